@@ -1,0 +1,1 @@
+"""Training the CIC network on a folder of photos."""

@@ -1,0 +1,1 @@
+"""The ``jaxcolor`` command: one file per subcommand, which only parse and print."""

@@ -1,0 +1,1 @@
+"""Color spaces, gamut, palette and color distributions; imports nothing else of jaxcolor."""

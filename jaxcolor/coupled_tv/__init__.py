@@ -1,0 +1,1 @@
+"""Coupled total variation: the variational model of Mouzon, Pierre and Berger (2019) and its solvers."""

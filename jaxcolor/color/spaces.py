@@ -75,12 +75,18 @@ def lab_to_linear(lab: jax.Array) -> jax.Array:
     >>> bool(jnp.allclose(lab_to_linear(jnp.array([100.0, 0.0, 0.0])), 1.0, atol=1e-3))
     True
     """
-    luminance, a, b = _channels(lab)
+    return jnp.stack(lab_planes_to_linear(*_channels(lab)), axis=-1)
+
+
+def lab_planes_to_linear(luminance: jax.Array, a: jax.Array, b: jax.Array) -> list[jax.Array]:
+    """:func:`lab_to_linear` on separate planes of one shape, where a ``[..., 3]`` copy would cost memory.
+
+    >>> [round(float(c), 2) for c in lab_planes_to_linear(jnp.array(100.0), jnp.array(0.0), jnp.array(0.0))]
+    [1.0, 1.0, 1.0]
+    """
     fy = (luminance + 16) / 116
-    xyz = [
-        _lab_curve_inverse(f) * white for f, white in zip((fy + a / 500, fy, fy - b / 200), WHITE_XYZ, strict=True)
-    ]
-    return jnp.stack(_multiply(XYZ_TO_RGB, xyz), axis=-1)
+    ratios = map(_lab_curve_inverse, (fy + a / 500, fy, fy - b / 200))
+    return _multiply(XYZ_TO_RGB, [ratio * white for ratio, white in zip(ratios, WHITE_XYZ, strict=True)])
 
 
 def srgb_to_lab(srgb: jax.Array) -> jax.Array:

@@ -30,7 +30,9 @@ def ab_bins() -> np.ndarray:
     return np.array(centers, np.float32)
 
 
-def nearest_bins(ab: jax.Array, palette: jax.Array, neighbors: int = 5, sigma: float = 5.0) -> tuple[jax.Array, jax.Array]:
+def nearest_bins(
+    ab: jax.Array, palette: jax.Array, neighbors: int = 5, sigma: float = 5.0
+) -> tuple[jax.Array, jax.Array]:
     """Sparse soft encoding: the nearest bins of each color and their Gaussian weights.
 
     ``ab`` ``[..., 2]`` and ``palette`` ``[Q, 2]`` in raw Lab units; returns ``indices`` int32 ``[..., neighbors]``

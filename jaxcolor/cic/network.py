@@ -1,0 +1,109 @@
+"""The network of "Colorful Image Colorization" as one Flax module for every width.
+
+Source: Zhang, Isola, Efros 2016, and the layer table of the released PyTorch model. Facts that are easy to get
+wrong: strided convolutions are padded by one pixel on *both* sides (not TensorFlow's ``SAME``), batch
+normalisation comes after the ReLU that ends a block, blocks 5 and 6 are dilated by 2, and the transposed
+convolution of block 8 has a 4x4 kernel.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcolor.color.palette import ab_bins
+from jaxcolor.convolution import convolve
+
+PALETTE_SIZE = 313
+AB_UNIT = 110.0
+GRID_STRIDE = 4
+# The body works at an eighth of the resolution: inputs are multiples of this many pixels.
+INPUT_MULTIPLE = 8
+
+
+class Block(NamedTuple):
+    """Convolutions 3x3 of one block, all with the same number of channels at full width."""
+
+    channels: int
+    convolutions: int
+    last_stride: int = 1
+    dilation: int = 1
+
+
+BLOCKS = (
+    Block(64, 2, last_stride=2),
+    Block(128, 2, last_stride=2),
+    Block(256, 3, last_stride=2),
+    Block(512, 3),
+    Block(512, 3, dilation=2),
+    Block(512, 3, dilation=2),
+    Block(512, 3),
+)
+HEAD_CHANNELS = 256
+
+
+class CICNetwork(nn.Module):
+    """Luminance to unnormalised log-probabilities of the 313 colors, at a quarter of the resolution.
+
+    ``width`` multiplies the number of channels of every hidden layer; 1 is the released architecture with
+    32,236,011 parameters (83.6 GFLOP for a 256 x 256 image), 1/4 has about 2.1 million.
+
+    Called with ``luminance`` ``[N, H, W, 1]``, L* in [0, 100], H and W multiples of 8; returns logits
+    ``[N, H/4, W/4, 313]``. With ``train=True`` batch normalisation uses and updates the statistics of the batch.
+
+    >>> network = CICNetwork(width=1 / 16)
+    >>> shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    >>> jax.eval_shape(network.apply, shapes, jnp.zeros((1, 32, 64, 1))).shape
+    (1, 8, 16, 313)
+    """
+
+    width: float = 1.0
+
+    @nn.compact
+    def __call__(self, luminance: jax.Array, train: bool = False) -> jax.Array:
+        x = (luminance - 50) / 100
+        for number, block in enumerate(BLOCKS, start=1):
+            for i in range(block.convolutions):
+                stride = block.last_stride if i == block.convolutions - 1 else 1
+                # The names are the keys of the released checkpoint with the dot replaced.
+                name = f"model{number}_{2 * i}"
+                x = nn.relu(self._conv(block.channels, stride, block.dilation, name)(x))
+            x = nn.BatchNorm(
+                use_running_average=not train, momentum=0.99, epsilon=1e-5, name=f"model{number}_{2 * i + 2}"
+            )(x)
+        # Transposed convolution, kernel 4, stride 2, padding 1: output of exactly twice the size.
+        x = nn.ConvTranspose(
+            self._channels(HEAD_CHANNELS), (4, 4), (2, 2), padding=((2, 2), (2, 2)), name="model8_0"
+        )(x)
+        x = nn.relu(x)
+        for name in ("model8_2", "model8_4"):
+            x = nn.relu(self._conv(HEAD_CHANNELS, 1, 1, name)(x))
+        # The released model ends on a 313 -> 2 convolution that holds the colors of the bins in units of 110. It is
+        # the palette of the distribution, so it is kept among the parameters, but the logits do not depend on it.
+        self.param("model_out", lambda _: jnp.asarray(ab_bins() / AB_UNIT))
+        return Convolution(PALETTE_SIZE, size=1, name="model8_6")(x)
+
+    def _conv(self, channels: int, stride: int, dilation: int, name: str) -> "Convolution":
+        return Convolution(self._channels(channels), stride=stride, dilation=dilation, name=name)
+
+    def _channels(self, channels: int) -> int:
+        return max(1, round(channels * self.width))
+
+
+class Convolution(nn.Module):
+    """Convolution with bias, padded by ``dilation`` on both sides of a 3x3 kernel (a 1x1 kernel by nothing)."""
+
+    channels: int
+    size: int = 3
+    stride: int = 1
+    dilation: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        pad = self.dilation * (self.size // 2)
+        padding = ((pad, pad), (pad, pad))
+        return convolve(x, kernel, stride=self.stride, dilation=self.dilation, padding=padding) + bias

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcolor.color.palette import ab_bins
-from jaxcolor.convolution import convolve
+from jaxcolor.convolution import convolve, convolve_transposed
 
 PALETTE_SIZE = 313
 AB_UNIT = 110.0
@@ -72,10 +72,7 @@ class CICNetwork(nn.Module):
             x = nn.BatchNorm(
                 use_running_average=not train, momentum=0.99, epsilon=1e-5, name=f"model{number}_{2 * i + 2}"
             )(x)
-        # Transposed convolution, kernel 4, stride 2, padding 1: output of exactly twice the size.
-        x = nn.ConvTranspose(
-            self._channels(HEAD_CHANNELS), (4, 4), (2, 2), padding=((2, 2), (2, 2)), name="model8_0"
-        )(x)
+        x = TransposedConvolution(self._channels(HEAD_CHANNELS), name="model8_0")(x)
         x = nn.relu(x)
         for name in ("model8_2", "model8_4"):
             x = nn.relu(self._conv(HEAD_CHANNELS, 1, 1, name)(x))
@@ -107,3 +104,15 @@ class Convolution(nn.Module):
         pad = self.dilation * (self.size // 2)
         padding = ((pad, pad), (pad, pad))
         return convolve(x, kernel, stride=self.stride, dilation=self.dilation, padding=padding) + bias
+
+
+class TransposedConvolution(nn.Module):
+    """Transposed 4x4 convolution with bias, stride 2 and padding 1: output of exactly twice the size."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.he_normal(), (4, 4, x.shape[-1], self.channels))
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return convolve_transposed(x, kernel) + bias

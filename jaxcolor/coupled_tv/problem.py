@@ -1,0 +1,242 @@
+"""The coupled-TV problem: data, parameters and energy; nothing in this file iterates.
+
+    min over u, w of  TV_γ(Y, u) + λ/2 Σ_x Σ_i w_i(x) ‖u(x) - c_i(x)‖² + χ_R(u) + χ_Δ(w)
+    TV_γ(Y, u) = Σ_x sqrt( γ|∇Y|² + |∇U|² + |∇V|² )
+
+(Mouzon, Pierre, Berger 2019, equations 2, 6 and 7.) Convex in u and linear in w, not jointly convex: the result
+depends on the initial weights, by intention.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxcolor.color.gamut import project_yuv
+from jaxcolor.coupled_tv.checks import check_arrays, check_number
+from jaxcolor.coupled_tv.operators import Extent, Pair, coupled_total_variation, inside, total
+from jaxcolor.coupled_tv.trees import Number, Plane, Planes, make, register
+from jaxcolor.coupled_tv.weights import join, split, spread, weighted_mean
+from jaxcolor.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxcolor.color.distribution import ColorDistribution
+
+DEFAULT_FIDELITY = {"lab": 0.0045, "yuv": 0.0045}
+"""λ when none is given."""
+DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}
+"""γ when none is given. The luma of YUV spans 255 instead of 100, so γ is smaller by 2.55²."""
+# No palette color and no sRGB color is farther from gray; wider than paper A's range, and never active.
+_SAFETY_BOX = 160.0
+
+
+class CoupledTVProblem:
+    """A gray image with k weighted candidate colors at every pixel.
+
+    Args:
+        luminance: ``[H, W]``. Space "lab": L* in [0, 100]; space "yuv": Y in [0, 255].
+        candidates: ``[H, W, k, 2]``, the colors c_i: (a*, b*) as they are, or (U, V) in units of Y.
+        weights: ``[H, W, k]``, the initial w: nonnegative, sum 1 over the last axis.
+        fidelity: λ > 0, a number. Larger keeps closer to the candidates, smaller is smoother. None: the default.
+        coupling: γ ≥ 0, a number. Larger moves color edges onto luminance edges. None: the default.
+        space: "lab" or "yuv": it decides the set R of allowed colors, see :meth:`project`.
+
+    Raises:
+        InputError: wrong shapes, values that are not finite, weights that are no distribution, λ ≤ 0, γ < 0.
+        Values are checked where they are known, so not inside ``jit``, ``vmap`` and ``grad``.
+
+    All arrays are brought to one floating dtype, float32 unless some input is float64. A pytree: arrays and
+    numbers are leaves, so ``jit`` never recompiles for a new λ. Holds ``4 (1 + 3k)`` bytes a pixel in float32.
+
+    >>> problem = CoupledTVProblem(jnp.full((2, 3), 50.0), jnp.zeros((2, 3, 4, 2)), jnp.full((2, 3, 4), 0.25))
+    >>> problem.shape, problem.count, float(problem.energy(problem.mean(), problem.weights))
+    ((2, 3), 4, 0.0)
+    """
+
+    luminance: Plane
+    candidate_planes: tuple[Planes, Planes]
+    weight_planes: Planes
+    fidelity: Array
+    coupling: Array
+    extent: Extent
+    space: str
+
+    def __init__(
+        self,
+        luminance: ArrayLike,
+        candidates: ArrayLike,
+        weights: ArrayLike,
+        fidelity: ArrayLike | None = None,
+        coupling: ArrayLike | None = None,
+        space: str = "lab",
+    ) -> None:
+        arrays = check_arrays(luminance, candidates, weights, space)
+        _fill(self, *arrays, fidelity, coupling, space)
+
+    @classmethod
+    def from_distribution(
+        cls,
+        luminance: ArrayLike,
+        dist: "ColorDistribution",
+        candidates: int = 10,
+        fidelity: ArrayLike | None = None,
+        coupling: ArrayLike | None = None,
+        space: str = "lab",
+    ) -> "CoupledTVProblem":
+        """The problem of a gray image and a distribution on a coarser grid.
+
+        The probabilities are up-sampled bilinearly to the size of ``luminance`` and the ``candidates`` most
+        probable colors of every pixel are kept, with renormalised probabilities as weights (Mouzon et al. 2019,
+        section 3, keep 10). Raises :class:`InputError` for a count outside 1 ... palette size.
+        """
+        size = dist.palette.shape[0]
+        if not 1 <= candidates <= size:
+            raise InputError(f"candidates must be between 1 and {size}, the size of the palette; got {candidates}")
+        if jnp.ndim(luminance) != 2:
+            raise InputError(f"luminance must have shape [H, W], got {jnp.shape(luminance)}")
+        height, width = jnp.shape(luminance)
+        colors, weights = dist.strongest((height, width), candidates)
+        arrays = check_arrays(luminance, colors, weights, space)
+        return _fill(object.__new__(cls), *arrays, fidelity, coupling, space)
+
+    @property
+    def candidates(self) -> Array:
+        """The candidate colors ``[H, W, k, 2]``, assembled on each access."""
+        return jnp.stack([join(planes) for planes in self.candidate_planes], -1)
+
+    @property
+    def weights(self) -> Array:
+        """The initial weights ``[H, W, k]``, assembled on each access."""
+        return join(self.weight_planes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, padding included."""
+        height, width = self.luminance.shape[-2:]
+        return height, width
+
+    @property
+    def count(self) -> int:
+        """Number k of candidates."""
+        planes = self.weight_planes
+        return len(planes) if isinstance(planes, tuple) else planes.shape[-3]
+
+    def mean(self) -> Array:
+        """``Σ_i w_i c_i`` ``[H, W, 2]`` of the initial weights: where every solver starts."""
+        return jnp.stack(weighted_mean(self.weight_planes, self.candidate_planes), -1)
+
+    def energy(self, chroma: ArrayLike, weights: ArrayLike, smoothing: Number = 0.0) -> Array:
+        """The functional above at u = ``chroma`` ``[H, W, 2]`` and w = ``weights`` ``[H, W, k]``, a scalar.
+
+        For feasible u and w: the indicators χ are left out. ``smoothing`` is ε of the smoothed total variation.
+        Padding does not count.
+        """
+        chroma, weights = jnp.asarray(chroma), jnp.asarray(weights)
+        height, width, count = *self.shape, self.count
+        if chroma.shape != (height, width, 2) or weights.shape != (height, width, count):
+            raise InputError(
+                f"energy needs chroma [{height}, {width}, 2] and weights [{height}, {width}, {count}], "
+                f"got {list(chroma.shape)} and {list(weights.shape)}"
+            )
+        return self.energy_of_planes((chroma[..., 0], chroma[..., 1]), split(weights), smoothing)
+
+    def energy_of_planes(self, chroma: Pair, weights: Planes, smoothing: Number = 0.0) -> Array:
+        """:meth:`energy` of a solver's state, without assembling arrays."""
+        tv = coupled_total_variation(self.luminance, chroma, self.coupling, smoothing, self.extent)
+        image = inside(self.shape, self.extent)
+        data = total(jnp.where(image, spread(chroma, weights, self.candidate_planes), 0))
+        return tv + self.fidelity / 2 * data
+
+    def pixels(self) -> Array:
+        """Number of pixels of the image, without padding."""
+        height, width = self.shape if self.extent is None else self.extent
+        return jnp.asarray(height, self.luminance.dtype) * width
+
+    def project(self, chroma: Pair) -> Pair:
+        """The nearest colors in R.
+
+        "yuv": what is displayable at the pixel's luma, a polygon; exact. "lab": a box that contains all palettes.
+        The same convex R at every pixel that contains the candidates never acts: projecting u onto it increases
+        neither the total variation (projections are 1-Lipschitz) nor the data term. The box only catches
+        extrapolated points; colors outside sRGB are handled once, after the solver, without changing L*.
+        """
+        if self.space == "yuv":
+            return project_yuv(chroma[0], chroma[1], self.luminance)
+        return jnp.clip(chroma[0], -_SAFETY_BOX, _SAFETY_BOX), jnp.clip(chroma[1], -_SAFETY_BOX, _SAFETY_BOX)
+
+    def replace(self, **changes: Any) -> "CoupledTVProblem":
+        """A copy with another ``fidelity`` or ``coupling``.
+
+        >>> problem = CoupledTVProblem(jnp.zeros((1, 1)), jnp.zeros((1, 1, 1, 2)), jnp.ones((1, 1, 1)))
+        >>> round(float(problem.replace(fidelity=0.25).fidelity), 2)
+        0.25
+        """
+        if unknown := set(changes) - {"fidelity", "coupling"}:
+            raise InputError(f"replace takes fidelity and coupling, not {', '.join(sorted(unknown))}")
+        dtype = self.luminance.dtype
+        numbers = {name: check_number(name, value, dtype) for name, value in changes.items()}
+        return make(CoupledTVProblem, **(vars(self) | numbers))
+
+    def padded_to(self, shape: tuple[int, int]) -> "CoupledTVProblem":
+        """The same problem in the top left corner of larger planes, with exactly the same solution there.
+
+        Problems of different sizes that are padded to one shape share one compiled solver: the size of the image is
+        a traced pair of integers. Crop the solution with ``solution.cropped(*size)``. A solver spends time on
+        padding too. Raises :class:`InputError` if ``shape`` is smaller than the problem.
+        """
+        height, width = self.shape
+        if shape[0] < height or shape[1] < width:
+            raise InputError(f"cannot pad {height}×{width} pixels to the smaller {shape[0]}×{shape[1]}")
+        border = [(0, shape[0] - height), (0, shape[1] - width)]
+
+        def pad(planes: Array, value: float = 0.0) -> Array:
+            return jnp.pad(planes, [(0, 0)] * (planes.ndim - 2) + border, constant_values=value)
+
+        # All candidates gray and all weights equal: nothing ever moves in the padding.
+        extent = (jnp.int32(height), jnp.int32(width)) if self.extent is None else self.extent
+        return make(
+            CoupledTVProblem,
+            **vars(self)
+            | {
+                "luminance": pad(self.luminance),
+                "candidate_planes": jax.tree.map(pad, self.candidate_planes),
+                "weight_planes": jax.tree.map(lambda w: pad(w, 1 / self.count), self.weight_planes),
+                "extent": extent,
+            },
+        )
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return f"CoupledTVProblem({height}×{width}, {self.count} candidates, {self.space})"
+
+
+def _fill(
+    problem: CoupledTVProblem,
+    luminance: Array,
+    candidates: Array,
+    weights: Array,
+    fidelity: ArrayLike | None,
+    coupling: ArrayLike | None,
+    space: str,
+) -> CoupledTVProblem:
+    """Set the attributes from checked arrays; in one compiled call, because there are 3k planes to cut out."""
+    dtype = luminance.dtype
+    problem.luminance, problem.space, problem.extent = luminance, space, None
+    problem.candidate_planes, problem.weight_planes = _cut(candidates, weights)
+    problem.fidelity = check_number("fidelity", DEFAULT_FIDELITY[space] if fidelity is None else fidelity, dtype)
+    problem.coupling = check_number("coupling", DEFAULT_COUPLING[space] if coupling is None else coupling, dtype)
+    return problem
+
+
+@jax.jit
+def _cut(candidates: Array, weights: Array) -> tuple[tuple[Planes, Planes], Planes]:
+    return (split(candidates[..., 0]), split(candidates[..., 1])), split(weights)
+
+
+register(
+    CoupledTVProblem,
+    ("luminance", "candidate_planes", "weight_planes", "fidelity", "coupling", "extent"),
+    static=("space",),
+)

@@ -1,0 +1,307 @@
+"""The loops: one compiled call, or a host loop over compiled chunks, over the same step of any solver.
+
+A solver has ``init(problem, start)``, ``step(problem, state)``, ``energy(problem, state)`` and ``change(state)``; its
+state has ``chroma`` and ``weights``.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcolor.coupled_tv.operators import inside
+from jaxcolor.coupled_tv.problem import CoupledTVProblem
+from jaxcolor.coupled_tv.solution import Solution, Status, StopRule
+from jaxcolor.errors import InputError
+
+_RUNNING = -1
+
+
+class Solver(Protocol):
+    """What :func:`solve` asks of a solver; all four are pure."""
+
+    def init(self, problem: CoupledTVProblem, start: Any = None) -> Any: ...
+    def step(self, problem: CoupledTVProblem, state: Any) -> Any: ...
+    def energy(self, problem: CoupledTVProblem, state: Any) -> Array: ...
+    def change(self, state: Any) -> tuple[Array, Array]: ...
+
+
+def solve(
+    problem: CoupledTVProblem,
+    solver: Solver,
+    steps: int = 500,
+    init: Any = None,
+    stop: StopRule | None = None,
+    record_every: int | None = None,
+) -> Solution:
+    """Run a solver in one compiled call.
+
+    Args:
+        problem: the problem.
+        solver: :class:`PrimalDual`, :class:`InertialForwardBackward` or anything with their methods.
+        steps: number of steps, at most. Static: another count compiles anew.
+        init: None starts from the problem's weights; a :class:`Solution` or a state continues. From the same solver it
+            continues exactly; from another solver chroma and weights are taken over.
+        stop: a :class:`StopRule`; None takes all steps.
+        record_every: None records the energy before the first and after the last step, n also after every n steps.
+
+    Returns:
+        A :class:`Solution`. Never raises for what happens on the way: ``solution.status`` tells.
+
+    Raises:
+        InputError: steps < 0, record_every < 1, or an ``init`` of another shape.
+
+    Works under ``jax.jit`` and ``jax.vmap``, with the arrays, steps and status that each problem has alone. Without
+    ``stop`` also under ``jax.grad`` and ``jax.jvp``: states are stored at about sqrt(steps) checkpoints and the rest is
+    recomputed, so that reverse mode holds about 2 sqrt(steps) states. With ``stop`` only forward mode.
+
+    >>> problem = CoupledTVProblem(jnp.zeros((4, 4)), jnp.zeros((4, 4, 3, 2)), jnp.full((4, 4, 3), 1 / 3))
+    >>> from jaxcolor.coupled_tv.primal_dual import PrimalDual
+    >>> solution = solve(problem, PrimalDual(), steps=3)
+    >>> solution.chroma.shape, int(solution.steps), solution.message()
+    ((4, 4, 2), 3, 'all steps were taken')
+    """
+    _check_counts(steps, record_every)
+    solver = _in_dtype(solver, problem.luminance.dtype)
+    given = None if init is None else start(problem, solver, init)
+    return _solve(problem, solver, given, stop, steps, record_every)
+
+
+def start(problem: CoupledTVProblem, solver: Solver, init: Any = None) -> Any:
+    """The state from which a solve begins: see ``init`` of :func:`solve`."""
+    if init is None:
+        return _init(problem, solver)
+    given = init.state if isinstance(init, Solution) else init
+    expected = jax.eval_shape(solver.init, problem)
+    if not hasattr(given, "chroma") or not hasattr(given, "weights"):
+        raise InputError(f"init must be a Solution or a solver's state, got {type(init).__name__}")
+    for name in ("chroma", "weights"):
+        have, want = (jax.tree.map(jnp.shape, getattr(x, name)) for x in (given, expected))
+        if have != want:
+            raise InputError(f"init does not fit the problem: its {name} have shapes {have}, expected {want}")
+    if type(given) is type(expected):
+        return given
+    return solver.init(problem, given)
+
+
+def solve_in_chunks(
+    problem: CoupledTVProblem,
+    solver: Solver,
+    steps: int = 500,
+    init: Any = None,
+    stop: StopRule | None = None,
+    chunk: int = 25,
+    progress: Callable[[int, float], None] | None = None,
+    time_limit: float | None = None,
+) -> Solution:
+    """:func:`solve` as a host loop over compiled chunks: progress, a time limit, and Ctrl-C that keeps the result.
+
+    Arrays, steps and status are those of ``solve(..., record_every=chunk)``; ``energies`` ends with the last chunk
+    taken. Compiled once for any number of steps. Each chunk works in place in the buffers of the last; the caller's
+    arrays are never touched.
+
+    Args:
+        chunk: steps between two looks at the clock.
+        progress: called as ``progress(steps so far, energy)`` after every chunk.
+        time_limit: seconds; a chunk is begun only before it. None: no limit.
+
+    On Ctrl-C the running chunk is finished and the state returned with ``Status.INTERRUPTED``; a second Ctrl-C
+    raises ``KeyboardInterrupt`` at once. So does a ``KeyboardInterrupt`` that ``progress`` raises end the solve.
+    """
+    _check_counts(steps, chunk)
+    began = time.monotonic()
+    solver = _in_dtype(solver, problem.luminance.dtype)
+    # A copy, because chunks are donated and the caller may hold the arrays of init and of the problem.
+    state = jax.tree.map(jnp.copy, start(problem, solver, init))
+    energies = [_energy(problem, solver, state)]
+    count, status, done = jnp.int32(0), jnp.int32(_RUNNING), 0
+    ended = Status.OUT_OF_STEPS
+    with _deferred_interrupt() as interrupted:
+        while done < steps and int(status) == _RUNNING:
+            if interrupted():
+                ended = Status.INTERRUPTED
+            elif time_limit is not None and time.monotonic() - began >= time_limit:
+                ended = Status.TIME_LIMIT
+            if ended != Status.OUT_OF_STEPS:
+                break
+            limit = jnp.int32(min(done + chunk, steps))
+            state, count, status, energy = _chunk(problem, solver, state, stop, count, status, limit)
+            energies.append(energy)
+            done = int(count)
+            try:
+                if progress is not None:
+                    progress(done, float(energy))
+            except KeyboardInterrupt:
+                ended = Status.INTERRUPTED
+                break
+    final = jnp.where(status == _RUNNING, jnp.int32(ended), status)
+    return Solution(state, _judge(state, final), count, jnp.stack(energies))
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """While the context lasts, the first Ctrl-C is only noted: a donated chunk must not be cut off half-way."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_counts(steps: int, record_every: int | None) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps must be a whole number, zero or more; got {steps!r}")
+    if record_every is not None and (not isinstance(record_every, int) or record_every < 1):
+        raise InputError(
+            f"the number of steps between records must be a whole number, at least 1; got {record_every!r}"
+        )
+
+
+def _in_dtype(numbers: Any, dtype: Any) -> Any:
+    """A solver's numbers as arrays of one dtype: 0.1, np.float32(0.1) and jnp.array(0.1) share one program."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), numbers)
+
+
+@jax.jit
+def _init(problem: CoupledTVProblem, solver: Solver) -> Any:
+    return solver.init(problem)
+
+
+@jax.jit
+def _energy(problem: CoupledTVProblem, solver: Solver, state: Any) -> Array:
+    return solver.energy(problem, state)
+
+
+@partial(jax.jit, static_argnames=("steps", "record_every"))
+def _solve(
+    problem: CoupledTVProblem,
+    solver: Solver,
+    state: Any,
+    stop: StopRule | None,
+    steps: int,
+    record_every: int | None,
+) -> Solution:
+    state = solver.init(problem) if state is None else state
+    step = partial(solver.step, problem)
+    first = solver.energy(problem, state)
+    period = record_every or max(steps, 1)
+
+    def segment(carry: Any, limit: Any, length: int) -> tuple[Any, Array]:
+        state, count, status = carry
+        if stop is None:
+            carry = _repeat(step, state, length), count + length, status
+        else:
+            carry = _until_rest(problem, solver, carry, stop, limit)
+        return carry, solver.energy(problem, carry[0])
+
+    whole, rest = divmod(steps, period)
+    carry = (state, jnp.int32(0), jnp.int32(_RUNNING))
+    energies = [first[None]]
+    if whole == 1:
+        carry, last = segment(carry, jnp.int32(period), period)
+        energies.append(last[None])
+    elif whole > 1:
+        limits = period * jnp.arange(1, whole + 1, dtype=jnp.int32)
+        body = jax.checkpoint(partial(segment, length=period), prevent_cse=False)
+        carry, recorded = lax.scan(body, carry, limits)
+        energies.append(recorded)
+    if rest:
+        carry, last = segment(carry, jnp.int32(steps), rest)
+        energies.append(last[None])
+    state, count, status = carry
+    status = jnp.where(status == _RUNNING, jnp.int32(Status.OUT_OF_STEPS), status)
+    return Solution(state, _judge(state, status), count, jnp.concatenate(energies))
+
+
+@partial(jax.jit, donate_argnames="state")
+def _chunk(
+    problem: CoupledTVProblem,
+    solver: Solver,
+    state: Any,
+    stop: StopRule | None,
+    count: Array,
+    status: Array,
+    limit: Array,
+) -> tuple[Any, Array, Array, Array]:
+    if stop is None:
+        state = lax.fori_loop(count, limit, lambda _, s: solver.step(problem, s), state)
+        status = jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
+        count = limit
+    else:
+        state, count, status = _until_rest(problem, solver, (state, count, status), stop, limit)
+    return state, count, status, solver.energy(problem, state)
+
+
+def _repeat(step: Callable[[Any], Any], state: Any, steps: int) -> Any:
+    """``steps`` steps as two nested, checkpointed scans, so that reverse mode holds about 2 sqrt(steps) states."""
+
+    def advance(state: Any, length: int) -> Any:
+        once = jax.checkpoint(lambda s, _: (step(s), None), prevent_cse=False)
+        return lax.scan(once, state, None, length=length)[0]
+
+    inner = _block_length(steps)
+    outer, rest = divmod(steps, inner)
+    if outer > 1:
+        block = jax.checkpoint(lambda s, _: (advance(s, inner), None), prevent_cse=False)
+        state = lax.scan(block, state, None, length=outer)[0]
+    else:
+        rest = steps
+    return advance(state, rest) if rest else state
+
+
+def _block_length(steps: int) -> int:
+    """Near sqrt(steps), and a divisor if there is one: a remainder would compile the step a second time."""
+    root = max(math.isqrt(steps), 1)
+    divisors = [n for n in range(max(root // 2, 1), 2 * root + 1) if steps % n == 0]
+    return min(divisors, key=lambda n: abs(n - root), default=root)
+
+
+def _until_rest(problem: CoupledTVProblem, solver: Solver, carry: Any, stop: StopRule, limit: Array) -> Any:
+    """Steps until the rule is met or ``limit`` steps are taken; ``carry`` is (state, count, status)."""
+    image = inside(problem.shape, problem.extent)
+
+    def unfinished(carry: Any) -> Array:
+        _, count, status = carry
+        return (status == _RUNNING) & (count < limit)
+
+    def advance(carry: Any) -> Any:
+        state, count, status = carry
+        # Looks are at multiples of ``every``, wherever a chunk or a record ends.
+        target = jnp.minimum(count + stop.every - count % stop.every, limit)
+        state = lax.fori_loop(count, target, lambda _, s: solver.step(problem, s), state)
+        x, y = solver.change(state)
+        restless = jnp.sum(image & ~(x * x + y * y <= jnp.square(stop.tolerance)), dtype=jnp.int32)
+        rested = (restless <= stop.share * problem.pixels()) & (target % stop.every == 0)
+        status = jnp.where(rested, jnp.int32(Status.CONVERGED), status)
+        return state, target, jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
+
+    return lax.while_loop(unfinished, advance, carry)
+
+
+def _judge(state: Any, status: Array) -> Array:
+    return jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
+
+
+def _finite(state: Any) -> Array:
+    """Whether chroma and weights are finite: an infinite value anywhere else reaches them with the next step."""
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves((state.chroma, state.weights))]).all()

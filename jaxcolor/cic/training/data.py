@@ -1,0 +1,111 @@
+"""Photos in memory and reproducible batches of random crops."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jaxcolor.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+# Crops cover this share of the photo's short side, and are squeezed by up to this factor in one direction,
+# because prediction squeezes whole photos of any aspect to a square.
+CROP_SHARE = (0.45, 1.0)
+SQUEEZE = 1.33
+# Gray photos teach nothing: Zhang et al. keep photos with some |a*| or |b*| above 5; on RGB, about this spread.
+MINIMAL_COLOR_SPREAD = 12
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Decoded color photos (uint8 ``[H, W, 3]``) and the files that could not be used, each with the reason."""
+
+    images: list[np.ndarray]
+    names: list[str]
+    rejected: dict[str, str]
+
+    def split(self, share: float) -> tuple["Photos", "Photos"]:
+        """(training, validation): a photo's side depends on its name alone, so it never changes sides."""
+        held_out = [zlib.crc32(name.encode()) % 1000 < 1000 * share for name in self.names]
+        return self._select([not h for h in held_out]), self._select(held_out)
+
+    def _select(self, keep: Sequence[bool]) -> "Photos":
+        images = [image for image, k in zip(self.images, keep, strict=True) if k]
+        return Photos(images, [name for name, k in zip(self.names, keep, strict=True) if k], self.rejected)
+
+
+def load_photos(folders: Sequence[Path]) -> Photos:
+    """Decode every photo below ``folders``; broken and gray ones are left out and named in ``rejected``.
+
+    Raises :class:`InputError` for a folder that is missing and when no usable photo is left. Memory: 3 bytes a pixel.
+    """
+    paths = [path for folder in folders for path in _photo_paths(folder)]
+    with ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(_decode, paths))
+    photos = Photos([], [], {})
+    for path, result in zip(paths, decoded, strict=True):
+        if isinstance(result, str):
+            photos.rejected[str(path)] = result
+        else:
+            photos.images.append(result)
+            photos.names.append(path.name)
+    if not photos.images:
+        places = ", ".join(str(folder) for folder in folders)
+        raise InputError(
+            f"no color photo to train on in {places}: of {len(paths)} image files none is readable and in color"
+        )
+    return photos
+
+
+def _photo_paths(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give a folder of color photos")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _decode(path: Path) -> np.ndarray | str:
+    try:
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"not readable ({error})"
+    spread = rgb.max(-1).astype(np.int16) - rgb.min(-1)
+    return rgb if spread.max() > MINIMAL_COLOR_SPREAD else "gray"
+
+
+def batches(images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int) -> Iterator[np.ndarray]:
+    """Endless batches uint8 ``[count, size, size, 3]`` of random crops, from step ``first_step`` on.
+
+    The batch of a step depends on ``seed`` and the step alone, so a resumed run sees what an uninterrupted one sees.
+    Crops are made by a few threads ahead of time.
+    """
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ahead = [pool.submit(make_batch, images, size, count, seed, first_step + i) for i in range(4)]
+        step = first_step + len(ahead)
+        while True:
+            yield ahead.pop(0).result()
+            ahead.append(pool.submit(make_batch, images, size, count, seed, step))
+            step += 1
+
+
+def make_batch(images: Sequence[np.ndarray], size: int, count: int, seed: int, step: int) -> np.ndarray:
+    """The batch of one step; see :func:`batches`."""
+    random = np.random.default_rng((seed, step))
+    chosen = random.integers(len(images), size=count)
+    return np.stack([random_crop(images[i], size, random) for i in chosen])
+
+
+def random_crop(image: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """A random window of the photo, resized to ``size`` x ``size`` with anti-aliasing, mirrored half of the time."""
+    height, width = image.shape[:2]
+    side = min(height, width) * random.uniform(*CROP_SHARE)
+    squeeze = SQUEEZE ** random.uniform(-0.5, 0.5)
+    box_width, box_height = min(width, side * squeeze), min(height, side / squeeze)
+    left, top = random.uniform(0, width - box_width), random.uniform(0, height - box_height)
+    box = (left, top, left + box_width, top + box_height)
+    crop = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)
+    return np.asarray(crop)[:, :: random.choice((-1, 1))]

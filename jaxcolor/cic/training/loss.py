@@ -1,0 +1,62 @@
+"""Targets, prior and the class-rebalanced cross-entropy of Zhang, Isola, Efros 2016."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcolor.cic.network import GRID_STRIDE
+from jaxcolor.cic.training.data import make_batch
+from jaxcolor.color.palette import ab_bins, nearest_bins, smooth_prior
+from jaxcolor.color.spaces import srgb_to_lab
+
+# A crop counts as gray when no |a*| or |b*| exceeds this (released training code).
+GRAY_CHROMA = 5.0
+
+
+def luminance_and_targets(rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Network input ``[N, H, W, 1]`` and target colors ``[N, H/4, W/4, 2]`` of uint8 photos ``[N, H, W, 3]``.
+
+    A target is the mean color of its 4x4 pixels. (The released training code takes every fourth pixel, which is
+    noisier and lies 1.5 pixels off the cell's center.)
+    """
+    lab = srgb_to_lab(rgb.astype(jnp.float32) / 255)
+    n, h, w, _ = lab.shape
+    cells = lab[..., 1:].reshape(n, h // GRID_STRIDE, GRID_STRIDE, w // GRID_STRIDE, GRID_STRIDE, 2)
+    return lab[..., :1], cells.mean((2, 4))
+
+
+def cross_entropy(logits: jax.Array, ab: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of the soft-encoded truth, in nats, for every cell, and the index of its nearest bin.
+
+    ``logits`` ``[..., 313]``, ``ab`` ``[..., 2]`` in raw Lab units. Source: Zhang et al. 2016, section 2.2.
+    """
+    indices, weights = nearest_bins(ab, jnp.asarray(ab_bins()))
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -(weights * jnp.take_along_axis(log_probabilities, indices, -1)).sum(-1), indices[..., 0]
+
+
+def rebalanced_loss(logits: jax.Array, ab: jax.Array, class_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(loss to descend, plain mean cross-entropy). Source: Zhang et al. 2016, equations 2 to 4.
+
+    Every cell is weighted by the class weight of its nearest bin; gray crops do not count. ``class_weights`` ``[313]``
+    have mean 1 under the prior, see :func:`jaxcolor.color.palette.rebalancing_weights`.
+    """
+    cells, nearest = cross_entropy(logits, ab)
+    colored = (jnp.abs(ab) > GRAY_CHROMA).any((-3, -2, -1), keepdims=True)[..., 0]
+    share = colored.mean() + 1e-6
+    return (class_weights[nearest] * cells * colored).mean() / share, cells.mean()
+
+
+def empirical_prior(images: Sequence[np.ndarray], seed: int = 0, crops: int = 4096, size: int = 64) -> jax.Array:
+    """Smoothed distribution of the bins ``[313]`` over random crops. Source: Zhang et al. 2016, section 2.2."""
+
+    @jax.jit
+    def histogram(rgb: jax.Array) -> jax.Array:
+        indices, weights = nearest_bins(luminance_and_targets(rgb)[1], jnp.asarray(ab_bins()))
+        return jnp.zeros(len(ab_bins())).at[indices].add(weights)
+
+    count = 256
+    total = sum(histogram(make_batch(images, size, count, seed, step)) for step in range(max(1, crops // count)))
+    return smooth_prior(total / jnp.sum(total), jnp.asarray(ab_bins()))

@@ -50,6 +50,8 @@ def test_round_trip(tmp_path: Path, dtype: str) -> None:
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, flatten_dict(variables, sep="/")[name])
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_full_width_has_the_released_number_of_parameters() -> None:

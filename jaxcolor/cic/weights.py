@@ -22,7 +22,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import jaxcolor
 from jaxcolor.cic.network import AB_UNIT, CICNetwork
@@ -103,7 +103,8 @@ def save_weights(path: str | os.PathLike[str], variables: Mapping[str, Any], man
     # In the same folder, so that the last step is a rename: a reader sees the old file or the new one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(arrays, temporary, metadata={"manifest": json.dumps(manifest)})
+        # Not save_file, which makes files that only their owner can read.
+        temporary.write_bytes(save(arrays, metadata={"manifest": json.dumps(manifest)}))
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write weights to {path}: {error}; choose a writable place") from error

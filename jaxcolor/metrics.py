@@ -185,7 +185,9 @@ def edges(values: jax.Array, share: float = 0.1) -> jax.Array:
         [[False, True, False, False]]
     """
     strength = _gradient_length(values)
-    return (strength >= jnp.quantile(strength, 1 - share)) & (strength > 0)
+    place = jnp.ceil(strength.size * (1 - jnp.asarray(share, jnp.float32))).astype(jnp.int32)
+    threshold = jnp.sort(strength, axis=None)[jnp.clip(place, 0, strength.size - 1)]
+    return (strength >= threshold) & (strength > 0)
 
 
 def near(mask: jax.Array, distance: int) -> jax.Array:

@@ -179,33 +179,36 @@ def _read_tiff(handle: BinaryIO, file: Path) -> _Raster:
     """TIFF with more than 8 bits, here; the others by Pillow, which knows their palettes and compressions."""
     with tifffile.TiffFile(handle) as tif:
         page = tif.pages[0].aspage()
-        if np.max(page.bitspersample) <= 8 and page.sampleformat != tifffile.SAMPLEFORMAT.IEEEFP:
-            handle.seek(0)
-            return _read_pillow(handle, file)
-        _check_size(file, page.imagelength, page.imagewidth)
-        pixels, pages = _tiff_pixels(tif, page), len(tif.pages)
+        if np.max(page.bitspersample) > 8 or page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
+            return _read_deep_tiff(tif, page, file)
+    handle.seek(0)
+    return _read_pillow(handle, file)
+
+
+def _read_deep_tiff(tif: tifffile.TiffFile, page: tifffile.TiffPage, file: Path) -> _Raster:
+    _check_size(file, page.imagelength, page.imagewidth)
+    pixels, pages = _tiff_pixels(tif, page), len(tif.pages)
     known = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "SEPARATED": 4}
     photometric = getattr(page.photometric, "name", str(page.photometric))
     count = known.get(photometric)
     if count == 1 and page.samplesperpixel == 1 and pixels.shape[-1] in (3, 4):
-        count = 3
+        count, pages = 3, 1  # see _tiff_pixels
     if count is None or pixels.shape[-1] < count or pixels.dtype.kind not in "uf":
         raise InputError(
             f"{file}: TIFF with {pixels.shape[-1]} {pixels.dtype} channels, photometric {photometric}, is not read;"
             " expected gray, RGB or CMYK, unsigned or float; convert it to RGB first"
         )
     pixels = checked_pixels(pixels, str(file))
-    if photometric == "MINISWHITE":
-        pixels = (1 - pixels) if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max - pixels
     colors, alpha = pixels[..., :count], None
+    if photometric == "MINISWHITE":
+        colors = (1 if colors.dtype.kind == "f" else np.iinfo(colors.dtype).max) - colors
     extra = int(page.extrasamples[0]) if page.extrasamples else 0
     if pixels.shape[-1] > count and extra in (_ASSOCIATED, _UNASSOCIATED):
         alpha = pixels[..., count]
         if extra == _ASSOCIATED:
             colors, alpha = _unpremultiplied(unit_scale(colors), unit_scale(alpha))
-    orientation = page.tags.valueof(274, default=1)
-    raster = _Raster(colors, alpha, page.iccprofile, orientation, bit_depth=16)
-    _note_pages(raster, 1 if count == 3 and page.samplesperpixel == 1 else pages)
+    raster = _Raster(colors, alpha, page.iccprofile, page.tags.valueof(274, default=1), bit_depth=16)
+    _note_pages(raster, pages)
     return raster
 
 

@@ -1,6 +1,7 @@
 """Distributions over a palette of colors on a grid of pixels, and what can be read out of them."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,28 +74,32 @@ class ColorDistribution:
         clamped. Mouzon et al. 2019 up-sample probabilities, not colors; the kernel is our choice. Needs
         ``4 Q`` bytes a pixel: 1.3 kB for 313 bins; see :meth:`strongest` for the blocked version.
         """
-        rows, columns = (
-            _interpolation(n, m) for n, m in zip(shape, self.probabilities.shape[:2], strict=True)
-        )
+        rows, columns = (_interpolation(n, m) for n, m in zip(shape, self.probabilities.shape[:2], strict=True))
         return replace(self, probabilities=_blend(_blend(self.probabilities, rows, 0), columns, 1))
 
-    def strongest(self, shape: tuple[int, int], count: int) -> tuple[jax.Array, jax.Array]:
+    def strongest(
+        self, shape: tuple[int, int], count: int, padded: tuple[int, int] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """The ``count`` most probable colors of every pixel of the up-sampled distribution, strongest first.
 
         Returns ``candidates`` ``[H, W, count, 2]`` (raw Lab units) and ``weights`` ``[H, W, count]``, renormalised to
         sum 1. Source: Mouzon et al. 2019, section 3 (10 modes); taking them per pixel, the bilinear kernel and the
         renormalisation are our reading of it. The full-size distribution is never held: blocks of rows are
-        up-sampled and reduced in turn. Raises :class:`InputError` for a count outside 1 ... Q.
+        up-sampled and reduced in turn, at about 3 microseconds a pixel on one core.
+
+        With ``padded`` the arrays have that larger shape and the image lies in their top left corner; then ``shape``
+        may be traced, and sizes padded to one shape share one compiled program.
+        Raises :class:`InputError` for a count outside 1 ... Q.
         """
         colors = self.palette.shape[0]
         if not 1 <= count <= colors:
             raise InputError(
                 f"the number of candidates must be between 1 and {colors}, the size of the palette, got {count}"
             )
-        indices, weights = _strongest(self.probabilities, shape, count)
-        return self.palette[indices], weights
+        sizes = tuple(jnp.asarray(size, jnp.float32) for size in shape)
+        return _strongest(self.probabilities, self.palette, sizes, padded or shape, count)
 
-    def expected_bins(self) -> jax.Array:
+    def modes(self) -> jax.Array:
         """Index ``[h, w]`` of the most probable color of every cell."""
         return jnp.argmax(self.probabilities, axis=-1)
 
@@ -102,9 +107,10 @@ class ColorDistribution:
 _Taps = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def _interpolation(size: int, cells: int) -> _Taps:
-    """Bilinear taps of ``size`` samples over ``cells``: lower cell, upper cell, share of the upper one."""
-    position = jnp.clip((jnp.arange(size, dtype=jnp.float32) + 0.5) * (cells / size) - 0.5, 0, cells - 1)
+def _interpolation(samples: int, size: int | jax.Array, cells: int) -> _Taps:
+    """Bilinear taps over ``cells`` of the first ``samples`` of ``size`` pixels: lower, upper, share of the upper."""
+    position = (jnp.arange(samples, dtype=jnp.float32) + 0.5) * (cells / size) - 0.5
+    position = jnp.clip(position, 0, cells - 1)
     lower = jnp.minimum(position.astype(jnp.int32), max(cells - 2, 0))
     return lower, jnp.minimum(lower + 1, cells - 1), position - lower
 
@@ -115,23 +121,30 @@ def _blend(values: jax.Array, taps: _Taps, axis: int) -> jax.Array:
     return (1 - share) * jnp.take(values, lower, axis) + share * jnp.take(values, upper, axis)
 
 
-def _strongest(probabilities: jax.Array, shape: tuple[int, int], count: int) -> tuple[jax.Array, jax.Array]:
-    height, width = shape
+@partial(jax.jit, static_argnums=(3, 4))
+def _strongest(
+    probabilities: jax.Array,
+    palette: jax.Array,
+    sizes: tuple[jax.Array, ...],
+    padded: tuple[int, int],
+    count: int,
+) -> tuple[jax.Array, jax.Array]:
+    height, width = padded
+    rows, columns = (_interpolation(*n) for n in zip(padded, sizes, probabilities.shape[:2], strict=True))
     block = max(1, min(height, _BLOCK_PIXELS // width))
-    rows, columns = (_interpolation(n, m) for n, m in zip(shape, probabilities.shape[:2], strict=True))
+    starts = jnp.minimum(jnp.arange(0, height, block), height - block)
 
     def block_of_rows(start: jax.Array) -> tuple[jax.Array, jax.Array]:
-        taps = tuple(jax.lax.dynamic_slice_in_dim(tap, start, block) for tap in rows)
-        full = _blend(_blend(probabilities, taps, 0), columns, 1)  # type: ignore[arg-type]
+        lower, upper, share = (jax.lax.dynamic_slice_in_dim(tap, start, block) for tap in rows)
+        full = _blend(_blend(probabilities, (lower, upper, share), 0), columns, 1)
         weights, indices = jax.lax.top_k(full, count)
         return indices, weights / weights.sum(-1, keepdims=True)
 
-    # The last block overlaps the one before it, so that all blocks have one size.
-    starts = [min(start, height - block) for start in range(0, height, block)]
-    indices, weights = jax.lax.map(block_of_rows, jnp.array(starts))
-    keep = [start - kept for start, kept in zip(range(0, height, block), starts, strict=True)]
-    if keep[-1] == 0:
-        return indices.reshape(height, width, count), weights.reshape(height, width, count)
-    return tuple(  # type: ignore[return-value]
-        jnp.concatenate([x[:-1].reshape(-1, width, count), x[-1, keep[-1] :]]) for x in (indices, weights)
+    # The last block overlaps the one before it, so that all have one size; this row of them holds each image row.
+    row = jnp.arange(height)
+    of_block = row // block
+    indices, weights = (
+        blocks.reshape(-1, width, count)[of_block * block + row - starts[of_block]]
+        for blocks in jax.lax.map(block_of_rows, starts)
     )
+    return palette[indices], weights

@@ -126,9 +126,7 @@ def yuv_to_srgb(yuv: jax.Array) -> jax.Array:
     [128, 128, 128]
     """
     luma, u, v = _channels(yuv)
-    return jnp.stack(
-        [luma + V_TO_RED * v, luma + U_TO_GREEN * u + V_TO_GREEN * v, luma + U_TO_BLUE * u], axis=-1
-    )
+    return jnp.stack([luma + V_TO_RED * v, luma + U_TO_GREEN * u + V_TO_GREEN * v, luma + U_TO_BLUE * u], axis=-1)
 
 
 def _lab_curve(ratio: jax.Array) -> jax.Array:
@@ -143,8 +141,7 @@ def _lab_curve_inverse(value: jax.Array) -> jax.Array:
 def _multiply(matrix: tuple[tuple[float, ...], ...], channels: list[jax.Array]) -> list[jax.Array]:
     # Written out, because a matrix product may run in TF32 or bfloat16 on accelerators and shift colors.
     return [
-        sum((m * c for m, c in zip(row, channels, strict=True)), jnp.zeros((), channels[0].dtype))
-        for row in matrix
+        sum((m * c for m, c in zip(row, channels, strict=True)), jnp.zeros((), channels[0].dtype)) for row in matrix
     ]
 
 

@@ -74,7 +74,7 @@ class ColorDistribution:
         clamped. Mouzon et al. 2019 up-sample probabilities, not colors; the kernel is our choice. Needs
         ``4 Q`` bytes a pixel: 1.3 kB for 313 bins; see :meth:`strongest` for the blocked version.
         """
-        rows, columns = (_interpolation(n, m) for n, m in zip(shape, self.probabilities.shape[:2], strict=True))
+        rows, columns = (_interpolation(n, n, m) for n, m in zip(shape, self.probabilities.shape[:2], strict=True))
         return replace(self, probabilities=_blend(_blend(self.probabilities, rows, 0), columns, 1))
 
     def strongest(

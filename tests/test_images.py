@@ -347,6 +347,16 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     fails(tmp_path / "pipe.png", "no regular file")
 
 
+def test_running_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    Image.fromarray(picture(3, 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(reading, "_read", exhausted)
+    with pytest.raises(InputError, match="does not fit into memory"):
+        read_gray(tmp_path / "a.png")
+
+
 def test_an_unreadable_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -394,6 +404,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(
     except InputError as error:
         message = str(error)
     assert "\n" not in message
+    assert len(message) < 400
 
 
 def test_float_tiff_with_bad_values(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,12 +95,13 @@ def read_gray(path: str | os.PathLike[str]) -> GrayImage:
     with _opened(file) as handle:
         try:
             raster = _read(handle, file)
-        except (InputError, MemoryError):
+        except InputError:
             raise
+        except MemoryError as error:
+            raise InputError(f"{file}: does not fit into memory; crop or scale it down first") from error
         except Exception as error:  # decoders of damaged files raise whatever they like
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{file}: damaged or truncated picture ({reason}); expected a complete {_FORMATS};"
+                f"{file}: damaged or truncated picture ({_reason(error)}); expected a complete {_FORMATS};"
                 " copy or export it again"
             ) from error
     return _finish(raster, file)
@@ -121,6 +123,12 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         ) from error
     with handle:
         yield handle
+
+
+def _reason(error: Exception) -> str:
+    """One short printable line; some decoders quote the damaged bytes."""
+    words = "".join(letter if letter.isprintable() else " " for letter in str(error)).split()
+    return textwrap.shorten(" ".join(words), 120, placeholder=" …") or type(error).__name__
 
 
 def _read(handle: BinaryIO, file: Path) -> _Raster:

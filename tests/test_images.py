@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
+import jax.numpy as jnp
 import numpy as np
 import png
 import pytest
@@ -435,6 +436,14 @@ def test_colors_come_back(tmp_path: Path, suffix: str) -> None:
         assert (written.mode, written.size) == ("RGB", (24, 16))
         error = np.abs(np.asarray(written) - 255 * rgb).max()
     assert error <= (6 if suffix in (".jpg", ".jpeg") else 0.501)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_jax_arrays_are_accepted(tmp_path: Path, dtype: str) -> None:
+    half = jnp.full((2, 3, 3), 0.5, dtype)
+    write_image(tmp_path / "a.png", half)
+    np.testing.assert_allclose(read_gray(tmp_path / "a.png").luminance, lstar(np.full((2, 3), 128 / 255)), atol=1e-3)
+    np.testing.assert_allclose(GrayImage.from_array(half).luminance, lstar(np.full((2, 3), 0.5)), atol=1e-3)
 
 
 def test_jpeg_keeps_chroma_at_full_resolution(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def _check_output(file: Path, overwrite: bool, source: str | os.PathLike[str] | 
 
 def _checked_colors(file: Path, rgb: ArrayLike, like: GrayImage | None) -> NDArray[np.floating[Any]]:
     colors = np.asarray(rgb)
+    if colors.dtype.name == "bfloat16":  # JAX's half precision, which NumPy does not count as floating
+        colors = colors.astype(np.float32)
     if colors.ndim != 3 or colors.shape[-1] != 3 or colors.size == 0:
         raise InputError(f"{file}: colors have shape {colors.shape}; expected [H, W, 3], not empty")
     if like is not None and colors.shape[:2] != like.shape:

@@ -30,6 +30,8 @@ def project_simplex(v: Array) -> Array:
     >>> project_simplex(jnp.array([0.5, 0.9, -3.0])).round(3).tolist()
     [0.3, 0.7, 0.0]
     """
+    # The projection does not change when all entries shift; near 0 nothing is lost to rounding.
+    v = v - lax.stop_gradient(v.max())
     entries: Planes = tuple(v) if v.shape[0] <= SORTED_UP_TO else v
     return jax.nn.relu(v - simplex_threshold(entries))
 

@@ -1,0 +1,74 @@
+"""Derivatives through a fixed number of steps: against finite differences in float64, finite in float32, lean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcolor.coupled_tv import CoupledTVProblem, InertialForwardBackward, PrimalDual, solve
+from tests.coupled_tv_data import COUNT, data, float64, problem
+
+PRIMAL_DUAL = PrimalDual(dual_step=0.05, primal_step=2.5, weight_step=0.02)
+INERTIAL = InertialForwardBackward(0.5, 0.9, 0.3, 0.02)
+SHAPE = (4, 5)
+
+
+def loss(arguments, solver, probe, steps=12):
+    solution = solve(CoupledTVProblem(*arguments), solver, steps)
+    return (solution.chroma * probe).sum() + 10 * (solution.weights[..., 0] * probe[..., 0]).sum()
+
+
+@pytest.mark.parametrize("count", [3, 20])
+@pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL], ids=["primal-dual", "inertial"])
+def test_gradients_agree_with_finite_differences(solver, count):
+    d = data(SHAPE, count)
+    rng = np.random.default_rng(6)
+    with float64():
+        # Interior weights and slightly uneven colors keep away from the kinks.
+        weights = 0.5 * d.weights + 0.5 / count
+        values = (d.luminance, d.candidates + rng.normal(size=d.candidates.shape), weights, 0.02, 20.0)
+        values = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), values)
+        probe = jnp.asarray(rng.normal(size=(*SHAPE, 2)))
+        run = jax.jit(loss, static_argnames="steps")
+        slopes = jax.jit(jax.grad(loss))(values, solver, probe)
+        for i, value in enumerate(values):
+            direction = rng.normal(size=value.shape) * (1e-5 if i < 2 else 1e-7)
+            ahead, behind = (
+                run((*values[:i], value + sign * direction, *values[i + 1 :]), solver, probe) for sign in (1, -1)
+            )
+            np.testing.assert_allclose((slopes[i] * direction).sum(), (ahead - behind) / 2, rtol=2e-4)
+
+
+@pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL], ids=["primal-dual", "inertial"])
+def test_gradients_are_finite_on_flat_images(solver):
+    flat = CoupledTVProblem(jnp.full(SHAPE, 50.0), jnp.zeros((*SHAPE, 3, 2)), jnp.full((*SHAPE, 3), 1 / 3))
+    slopes = jax.jit(jax.grad(lambda p: solve(p, solver, 5).chroma.sum() + solve(p, solver, 5).energies[-1]))(flat)
+    for leaf in jax.tree.leaves(slopes):
+        assert np.isfinite(leaf).all()
+    # A gradient with respect to a problem is a problem: its arrays come in the user's layout.
+    assert slopes.candidates.shape == (*SHAPE, 3, 2)
+    assert slopes.weights.shape == (*SHAPE, 3)
+
+
+def test_forward_mode_agrees_with_reverse_mode():
+    p = problem(data(SHAPE, 3))
+
+    def total(fidelity):
+        return solve(p.replace(fidelity=fidelity), PRIMAL_DUAL, 12).chroma.sum()
+
+    forward, reverse = jax.jit(jax.jacfwd(total))(jnp.float32(0.02)), jax.jit(jax.jacrev(total))(jnp.float32(0.02))
+    np.testing.assert_allclose(forward, reverse, rtol=1e-3)
+
+
+def test_memory_grows_with_the_square_root_of_the_steps():
+    p = problem(data((32, 32), COUNT))
+
+    def temporaries(steps):
+        gradient = jax.jit(jax.grad(lambda p: solve(p, PRIMAL_DUAL, steps).chroma.sum()))
+        return gradient.lower(p).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporaries(16), temporaries(400)
+    # 25 times the steps, five times the checkpoints; storing every state would be near 25.
+    assert many < 6 * few
+    state = sum(x.nbytes for x in jax.tree.leaves(PRIMAL_DUAL.init(p)))
+    assert many < 3 * 2 * 20 * state

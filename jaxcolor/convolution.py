@@ -55,8 +55,7 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[3])
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -65,6 +64,9 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, paddi
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+_convolve = jax.custom_jvp(_plain, nondiff_argnums=(2, 3, 4))
 
 
 @_convolve.defjvp
@@ -77,8 +79,7 @@ def _convolve_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = primals
     dx, dkernel = tangents
-    # `_convolve.__wrapped__` is XLA's convolution itself, with its own derivative rules.
-    plain = partial(_convolve.__wrapped__, stride=stride, dilation=dilation, padding=padding)
+    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
     in_image = in_kernel = plain
     if stride > 1 and dilation == 1:
         in_image = partial(_over_blocks, stride=stride, padding=padding)
@@ -104,7 +105,7 @@ def _tap_by_tap(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding
 
 def _over_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """The strided convolution as an unstrided one over blocks of ``stride`` by ``stride`` pixels."""
-    return _convolve.__wrapped__(*_to_blocks(x, kernel, stride, padding), 1, 1, ((0, 0), (0, 0)))
+    return _plain(*_to_blocks(x, kernel, stride, padding), 1, 1, ((0, 0), (0, 0)))
 
 
 def _to_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> tuple[jax.Array, jax.Array]:

@@ -92,11 +92,12 @@ def psnr(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     return 10 * jnp.log10(peak**2 / _mean((rgb1 - rgb2) ** 2))
 
 
-def colorfulness(rgb: jax.Array) -> jax.Array:
+def colorfulness(rgb: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """How colorful a picture looks: spread of its opponent colors plus 0.3 times their mean's distance from gray.
 
     Args:
         rgb: [H, W, 3] sRGB in [0, 1].
+        where: [H, W] bool, the pixels that count; None: all.
 
     Returns:
         [] on the scale of 0..255 values: 0 gray, 15 slightly, 33 moderately, 59 quite, 109 extremely colorful.
@@ -111,16 +112,17 @@ def colorfulness(rgb: jax.Array) -> jax.Array:
     """
     red, green, blue = (255 * channel for channel in _channels(rgb))
     red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    means = _mean(red_green), _mean(yellow_blue)
-    spread = _mean((red_green - means[0]) ** 2) + _mean((yellow_blue - means[1]) ** 2)
+    means = _mean(red_green, where), _mean(yellow_blue, where)
+    spread = _mean((red_green - means[0]) ** 2, where) + _mean((yellow_blue - means[1]) ** 2, where)
     return _safe_sqrt(spread) + 0.3 * _length(*means)
 
 
-def saturation(rgb: jax.Array) -> jax.Array:
+def saturation(rgb: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """Mean HSV saturation, (max - min) / max over the channels of each pixel; 0 for black.
 
     Args:
         rgb: [H, W, 3] sRGB in [0, 1].
+        where: [H, W] bool, the pixels that count; None: all.
 
     Returns:
         [] in [0, 1], 0 gray. No direction: natural photos lie around 0.2 to 0.5.
@@ -133,7 +135,7 @@ def saturation(rgb: jax.Array) -> jax.Array:
         0.5
     """
     high, low = rgb.max(axis=-1), rgb.min(axis=-1)
-    return _mean(jnp.where(high > 0, (high - low) / jnp.where(high > 0, high, 1), 0))
+    return _mean(jnp.where(high > 0, (high - low) / jnp.where(high > 0, high, 1), 0), where)
 
 
 def area_under_curve(
@@ -300,7 +302,7 @@ def band_error(lab: jax.Array, truth: jax.Array, distance: int = 4, share: float
     """
     difference = delta_e_2000(lab, truth)
     band = near(edges(truth[..., 1:], share), distance)
-    return BandError(_mean_where(difference, band), _mean_where(difference, ~band))
+    return BandError(_mean(difference, band), _mean(difference, ~band))
 
 
 def leak_fraction(
@@ -328,7 +330,7 @@ def leak_fraction(
     """
     to_left, to_right = (jnp.sum((chroma - color) ** 2, axis=-1) for color in (left, right))
     wrong = jnp.where(is_right, to_left < to_right, to_right < to_left).astype(chroma.dtype)
-    return _mean(wrong) if ignore is None else _mean_where(wrong, ~ignore)
+    return _mean(wrong) if ignore is None else _mean(wrong, ~ignore)
 
 
 def _gradient_length(values: jax.Array) -> jax.Array:
@@ -369,14 +371,15 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
 
 
-def _mean(values: jax.Array) -> jax.Array:
-    """Mean over everything, one axis after the other: float32 keeps its accuracy on large pictures."""
+def _mean(values: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """Mean over everything, one axis after the other: float32 keeps its accuracy on large pictures.
+
+    With ``where`` only over its true pixels; NaN if there is none.
+    """
+    if where is not None:
+        share = _mean(where.astype(values.dtype))
+        mean = _mean(jnp.where(where, values, 0)) / jnp.where(share > 0, share, 1)
+        return jnp.where(share > 0, mean, jnp.nan)
     while values.ndim:
         values = jnp.mean(values, axis=-1)
     return values
-
-
-def _mean_where(values: jax.Array, mask: jax.Array) -> jax.Array:
-    share = _mean(mask.astype(values.dtype))
-    mean = _mean(jnp.where(mask, values, 0)) / jnp.where(share > 0, share, 1)
-    return jnp.where(share > 0, mean, jnp.nan)

@@ -13,13 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcolor.color.palette import ab_bins
+from jaxcolor.constants import PALETTE_SIZE
 from jaxcolor.convolution import convolve, convolve_transposed
 
-PALETTE_SIZE = 313
 AB_UNIT = 110.0
 GRID_STRIDE = 4
-# The body works at an eighth of the resolution: inputs are multiples of this many pixels.
-INPUT_MULTIPLE = 8
 
 
 class Block(NamedTuple):

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcolor.cic.network import AB_UNIT, GRID_STRIDE, INPUT_MULTIPLE, CICNetwork
+from jaxcolor.cic.network import AB_UNIT, CICNetwork
 from jaxcolor.color.distribution import ColorDistribution
+from jaxcolor.constants import INPUT_MULTIPLE, RESOLUTION
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import resample, resampling_matrix
-
-RESOLUTION = 256
 
 
 class Manifest(dict[str, Any]):
@@ -98,11 +97,6 @@ class CIC:
         :func:`~jaxcolor.resampling.resampling_matrix`.
         """
         return _predict(replace(self, manifest=Manifest()), luminance, rows, columns)
-
-    @property
-    def grid_stride(self) -> int:
-        """Network pixels per cell of the distribution."""
-        return GRID_STRIDE
 
 
 @jax.jit

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import jaxcolor
+from jaxcolor.cache import cache_directory
 from jaxcolor.cic.network import AB_UNIT, CICNetwork
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -138,11 +138,6 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     path = Path(path)
     with _opened(path) as file:
         return _manifest(path, file)
-
-
-def cache_directory() -> Path:
-    """Where fetched weights and compiled programs are kept: ``$JAXCOLOR_CACHE`` or the user's cache folder."""
-    return Path(os.environ.get("JAXCOLOR_CACHE") or user_cache_path("jaxcolor")).expanduser()
 
 
 def weights_path(name: str) -> Path:

@@ -6,10 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
 
-# The annealed mean of Zhang et al. 2016, equation 5: between the mean (1) and the mode (0).
-ANNEALING_TEMPERATURE = 0.38
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
 

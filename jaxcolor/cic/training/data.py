@@ -1,7 +1,7 @@
 """Photos in memory and reproducible batches of random crops."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,9 @@ def _decode(path: Path) -> np.ndarray | str:
     return rgb if spread.max() > MINIMAL_COLOR_SPREAD else "gray"
 
 
-def batches(images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int) -> Iterator[np.ndarray]:
+def batches(
+    images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int
+) -> Generator[np.ndarray, None, None]:
     """Endless batches uint8 ``[count, size, size, 3]`` of random crops, from step ``first_step`` on.
 
     The batch of a step depends on ``seed`` and the step alone, so a resumed run sees what an uninterrupted one sees.

@@ -17,6 +17,7 @@ from flax import struct
 from tqdm.auto import tqdm
 
 from jaxcolor.cic.network import CICNetwork
+from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
@@ -133,7 +134,7 @@ def make_validation(
     @jax.jit
     def measure(variables: Variables, rgb: jax.Array) -> jax.Array:
         luminance, ab = luminance_and_targets(rgb)
-        logits = network.apply(variables, luminance) - offset
+        logits = jnp.asarray(network.apply(variables, luminance)) - offset
         mean = jnp.matmul(jax.nn.softmax(logits), palette, precision="highest")
         baseline = jnp.broadcast_to(jnp.log(prior), logits.shape)
         squares = ((mean - ab) ** 2).sum(-1).mean() / 2, (ab**2).sum(-1).mean() / 2
@@ -206,6 +207,8 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
 
 
-def describe(config: TrainingConfig) -> dict[str, Any]:
-    """The configuration as plain data, for a manifest."""
-    return asdict(config)
+def trained_network(state: TrainingState, config: TrainingConfig, name: str, folders: Sequence[str]) -> CIC:
+    """The averaged weights as a :class:`CIC` whose manifest tells how they were made."""
+    training = {"photos": [Path(folder).name for folder in folders], "step": int(state.step), **asdict(config)}
+    manifest = Manifest(name=name, training=training)
+    return CIC(state.averaged_variables(), width=config.width, manifest=manifest)

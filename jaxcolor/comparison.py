@@ -1,0 +1,62 @@
+"""Pictures side by side, with a line of text above each."""
+
+import os
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxcolor.color.spaces import lab_to_srgb
+from jaxcolor.images import GrayImage, write_image
+from jaxcolor.pipeline import ColorizationResult, read_out
+
+MAX_SIDE = 1024
+_HEADER, _GAP = 22, 6
+
+
+def side_by_side(pictures: Mapping[str, NDArray[np.float32]], max_side: int = MAX_SIDE) -> NDArray[np.float32]:
+    """One picture ``[h, w, 3]`` of several RGB pictures of one size in [0, 1], shrunk to ``max_side`` if larger.
+
+    >>> side_by_side({"a": np.zeros((10, 30, 3), np.float32), "b": np.ones((10, 30, 3), np.float32)}).shape
+    (32, 66, 3)
+    """
+    panels = [_shrunk(rgb, max_side) for rgb in pictures.values()]
+    height, width = panels[0].size[1], panels[0].size[0]
+    sheet = Image.new("RGB", (len(panels) * (width + _GAP) - _GAP, height + _HEADER), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, panel) in enumerate(zip(pictures, panels, strict=True)):
+        left = number * (width + _GAP)
+        draw.text((left + 4, 4), title, fill="black", font=ImageFont.load_default(size=13))
+        sheet.paste(panel, (left, _HEADER))
+    return np.asarray(sheet, np.float32) / np.float32(255)
+
+
+def write_comparison(
+    path: str | os.PathLike[str],
+    gray: GrayImage,
+    result: ColorizationResult,
+    truth: NDArray[np.float32] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the gray photo, the CIC baseline from the same distribution, the result, and the truth if known."""
+    pictures = {"gray": _gray_rgb(gray)}
+    if result.report["method"] != "cic":
+        pictures["cic"] = read_out(gray, result.distribution, method="cic")
+    pictures[result.report["method"]] = result.rgb
+    if truth is not None:
+        pictures["original"] = truth
+    write_image(path, side_by_side(pictures), overwrite=overwrite)
+
+
+def _gray_rgb(gray: GrayImage) -> NDArray[np.float32]:
+    lab = np.zeros((*gray.shape, 3), np.float32)
+    lab[..., 0] = gray.luminance
+    return np.clip(np.asarray(lab_to_srgb(jnp.asarray(lab))), 0, 1)
+
+
+def _shrunk(rgb: NDArray[np.float32], max_side: int) -> Image.Image:
+    image = Image.fromarray(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3)
+    return image

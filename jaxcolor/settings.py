@@ -1,0 +1,56 @@
+"""The settings of a colorization; light to import, so that the command line can check them before loading JAX."""
+
+import math
+from dataclasses import dataclass
+
+from jaxcolor.constants import ANNEALING_TEMPERATURE, INPUT_MULTIPLE, PALETTE_SIZE, RESOLUTION
+from jaxcolor.errors import InputError
+
+METHODS = ("coupled-tv", "cic")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the result depends on besides the photo and the weights; the defaults are explained in the README.
+
+    method: ``"coupled-tv"`` (Mouzon, Pierre, Berger 2019) or ``"cic"`` (Zhang, Isola, Efros 2016: annealed mean,
+        bicubic up-sampling).
+    resolution: side in pixels of the square that the network sees, a multiple of 8; 256 as in the papers.
+    temperature: T > 0 of the annealed mean, for ``"cic"``.
+    candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
+    steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
+
+    Raises :class:`InputError` for a value out of range.
+    """
+
+    method: str = "coupled-tv"
+    resolution: int = RESOLUTION
+    temperature: float = ANNEALING_TEMPERATURE
+    candidates: int = 10
+    fidelity: float | None = None
+    coupling: float | None = None
+    steps: int = 500
+    refinement_steps: int = 100
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"method must be one of {', '.join(METHODS)}; got {self.method!r}": self.method in METHODS,
+            f"resolution must be a positive multiple of {INPUT_MULTIPLE}; got {self.resolution}": (
+                self.resolution > 0 and self.resolution % INPUT_MULTIPLE == 0
+            ),
+            f"temperature must be a positive number; got {self.temperature}": 0 < self.temperature < math.inf,
+            f"candidates must be between 1 and {PALETTE_SIZE}, the size of the palette; got {self.candidates}": (
+                1 <= self.candidates <= PALETTE_SIZE
+            ),
+            f"fidelity must be a positive number; got {self.fidelity}": (
+                self.fidelity is None or 0 < self.fidelity < math.inf
+            ),
+            f"coupling must be a number, at least 0; got {self.coupling}": (
+                self.coupling is None or 0 <= self.coupling < math.inf
+            ),
+            f"steps must be at least 0; got {self.steps}": self.steps >= 0,
+            f"refinement_steps must be at least 0; got {self.refinement_steps}": self.refinement_steps >= 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise InputError(message)

@@ -56,7 +56,7 @@ _HOMES = {
     "write_image": "jaxcolor.images",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -64,8 +64,8 @@ def small_solve() -> float:
     candidates = np.broadcast_to(np.stack([red, green, np.zeros(2)]), (24, 32, 3, 2))
     share = 1 / (1 + np.exp((column - 14) / 3))
     weights = np.stack([0.8 * share, 0.8 * (1 - share), np.full_like(share, 0.2)], -1)
-    luminance, candidates, weights = (jnp.asarray(array, jnp.float32) for array in (luminance, candidates, weights))
-    problem = CoupledTVProblem(luminance, candidates, weights, fidelity=0.01, coupling=100.0)
+    arrays = [jnp.asarray(array, jnp.float32) for array in (luminance, candidates, weights)]
+    problem = CoupledTVProblem(arrays[0], arrays[1], arrays[2], fidelity=0.01, coupling=100.0)
     solver = PrimalDual(dual_step=0.01, primal_step=12.5, weight_step=1e-3)
     return float(solve(problem, solver, steps=50).energies[-1])
 

@@ -26,8 +26,8 @@ static void ascend(int H, int W, const float *restrict a, float *const *ubar, fl
   }
 }
 
-/* LANES pixels from n on; column j, needed for the divergence at the border. */
-static inline void descend(size_t n, int j, int i, int W, float *const *c, float *const *w, float *const *u,
+/* LANES pixels from n on, in row i. */
+__attribute__((always_inline)) static inline void descend(size_t n, int i, size_t last_row, int W, float *const *c, float *const *w, float *const *u,
                            float *const *ubar, float *const *p, float tau, float lambda, float amount, int lanes) {
   float x[K][LANES], s[K][LANES], best[LANES], sum[LANES], mean[2][LANES];
   for (int k = 0; k < K; k++)
@@ -56,18 +56,28 @@ static inline void descend(size_t n, int j, int i, int W, float *const *c, float
       mean[0][l] += z * c[k][n + (l < lanes ? l : 0)];
       mean[1][l] += z * c[K + k][n + (l < lanes ? l : 0)];
     }
-  for (int k = 0; k < K; k++)
-    for (int l = 0; l < lanes; l++) w[k][n + l] = x[k][l];
+  for (int k = 0; k < K; k++) {
+    float *restrict to = w[k] + n;
+    for (int l = 0; l < lanes; l++) to[l] = x[k][l];
+  }
   const float scale = 1.0f / (1.0f + tau * lambda);
-  for (int d = 0; d < 2; d++)
-    for (int l = 0; l < lanes; l++) {
-      const size_t m = n + l;
-      const float *px = p[1 + 2 * d], *py = p[2 + 2 * d];
-      const float div = px[m] - (j + l > 0 ? px[m - 1] : 0) + py[m] - (i > 0 ? py[m - W] : 0);
-      const float old = u[d][m], new = (old + tau * div + tau * lambda * mean[d][l]) * scale;
-      u[d][m] = new;
-      ubar[d][m] = 2 * new - old;
+  for (int d = 0; d < 2; d++) {
+    const float *px = p[1 + 2 * d] + n, *py = p[2 + 2 * d] + n;
+    float *restrict to = u[d] + n, *restrict ahead = ubar[d] + n, start[LANES];
+    /* No branch in the loop: p is 0 in the last column and the last row, which stand in for those before the first. */
+    const float *left = px - 1, *above = i > 0 ? py - W : py + last_row;
+    if (n == 0) {
+      start[0] = 0;
+      for (int l = 1; l < lanes; l++) start[l] = px[l - 1];
+      left = start;
     }
+#pragma GCC ivdep
+    for (int l = 0; l < lanes; l++) {
+      const float old = to[l], new = (old + tau * (px[l] - left[l] + py[l] - above[l]) + tau * lambda * mean[d][l]) * scale;
+      to[l] = new;
+      ahead[l] = 2 * new - old;
+    }
+  }
 }
 
 void iterate(int steps, int H, int W, const float *a, float *const *c, float *const *w, float *const *u,
@@ -78,8 +88,8 @@ void iterate(int steps, int H, int W, const float *a, float *const *c, float *co
     for (int i = 0; i < H; i++) {
       int j = 0;
       for (; j + LANES <= W; j += LANES)
-        descend((size_t)i * W + j, j, i, W, c, w, u, ubar, p, tau, lambda, rho * lambda / 2, LANES);
-      if (j < W) descend((size_t)i * W + j, j, i, W, c, w, u, ubar, p, tau, lambda, rho * lambda / 2, W - j);
+        descend((size_t)i * W + j, i, (size_t)(H - 1) * W, W, c, w, u, ubar, p, tau, lambda, rho * lambda / 2, LANES);
+      if (j < W) descend((size_t)i * W + j, i, (size_t)(H - 1) * W, W, c, w, u, ubar, p, tau, lambda, rho * lambda / 2, W - j);
     }
   }
 }

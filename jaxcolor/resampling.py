@@ -39,14 +39,18 @@ def resampling_matrix(size: int, new_size: int, kernel: Kernel = "cubic", padded
     return matrix
 
 
+@jax.jit
 def resample(image: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> jax.Array:
     """``image`` ``[H, W]`` or ``[H, W, C]`` resampled by a matrix ``[h, H]`` down and a matrix ``[w, W]`` across.
+
+    The result has the float dtype of the image; float32 for an image of integers.
 
     >>> half = resampling_matrix(8, 4)
     >>> resample(jnp.ones((8, 8, 2)), half, half).shape
     (4, 4, 2)
     """
     image = jnp.asarray(image)
+    image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
     narrow = jnp.einsum("xw,hw...->hx...", jnp.asarray(columns, image.dtype), image, precision="highest")
     return jnp.einsum("yh,hx...->yx...", jnp.asarray(rows, image.dtype), narrow, precision="highest")
 

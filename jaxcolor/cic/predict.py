@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcolor.cic.network import AB_UNIT, CICNetwork
+from jaxcolor.cic.network import AB_UNIT, CICNetwork, random_variables
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.constants import INPUT_MULTIPLE, RESOLUTION
 from jaxcolor.errors import InputError
@@ -47,8 +47,7 @@ class CIC:
     @classmethod
     def init(cls, key: jax.Array, width: float = 1.0) -> "CIC":
         """Random weights, for training or tests."""
-        size = INPUT_MULTIPLE
-        return cls(CICNetwork(width).init(key, jnp.zeros((1, size, size, 1))), width=width)
+        return cls(random_variables(key, width), width=width)
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str] | None = None, *, logit_scale: float | None = None) -> "CIC":
@@ -96,14 +95,14 @@ class CIC:
         ``luminance`` ``[H, W]``; ``rows`` ``[resolution, H]`` and ``columns`` ``[resolution, W]`` as made by
         :func:`~jaxcolor.resampling.resampling_matrix`.
         """
-        return _predict(replace(self, manifest=Manifest()), luminance, rows, columns)
+        # In two compiled functions, so that a photo of another size compiles the resampling only.
+        return _predict(replace(self, manifest=Manifest()), resample(luminance, rows, columns))
 
 
 @jax.jit
-def _predict(net: CIC, luminance: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> ColorDistribution:
-    small = resample(luminance, rows, columns)
+def _predict(net: CIC, luminance: jax.Array) -> ColorDistribution:
     # Full precision on accelerators too: TF32 would move probabilities by more than 1e-4.
     with jax.default_matmul_precision("highest"):
-        logits = CICNetwork(net.width).apply(net.variables, small[None, :, :, None])[0]
+        logits = CICNetwork(net.width).apply(net.variables, luminance[None, :, :, None])[0]
     palette = net.variables["params"]["model_out"] * AB_UNIT
     return ColorDistribution(jax.nn.softmax(net.logit_scale * logits, axis=-1), palette)

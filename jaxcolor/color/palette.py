@@ -84,7 +84,7 @@ def rebalancing_weights(prior: jax.Array, uniform_share: float = 0.5) -> jax.Arr
     """Class weights ``[Q]`` that give rare colors more say: w ∝ 1 / ((1 - λ) p + λ / Q), with Σ p w = 1.
 
     ``prior`` ``[Q]`` is the smoothed distribution p of the bins, ``uniform_share`` is λ in [0, 1]; the uniform
-    part covers the bins with p > 0 only, and bins with p = 0 get weight 0 when λ < 1. λ = 1 gives w = 1 (no
+    part covers the bins with p > 0 only, and bins with p = 0 get weight 0. Elsewhere λ = 1 gives w = 1 (no
     rebalancing), λ = 0 full inverse frequency. Source: Zhang et al. 2016, equation 4 (λ = 1/2).
 
     >>> rebalancing_weights(jnp.array([0.5, 0.5, 0.0])).tolist()

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from flax import struct
 from tqdm.auto import tqdm
 
-from jaxcolor.cic.network import CICNetwork
+from jaxcolor.cic.network import CICNetwork, random_variables
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
@@ -72,8 +72,7 @@ class TrainingState:
 
 def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
     """Random weights; the head starts at the (rebalanced) prior, so that no step is spent on learning it."""
-    network = CICNetwork(config.width)
-    variables = network.init(jax.random.key(config.seed), jnp.zeros((1, 32, 32, 1)))
+    variables = random_variables(jax.random.key(config.seed), config.width)
     expected = prior * rebalancing_weights(prior, config.uniform_share)
     variables["params"]["model8_6"]["bias"] = jnp.log(expected + 1e-7)
     params = variables["params"]

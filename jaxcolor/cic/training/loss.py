@@ -50,7 +50,10 @@ def rebalanced_loss(logits: jax.Array, ab: jax.Array, class_weights: jax.Array) 
 
 
 def empirical_prior(images: Sequence[np.ndarray], seed: int = 0, crops: int = 4096, size: int = 64) -> jax.Array:
-    """Smoothed distribution of the bins ``[313]`` over random crops. Source: Zhang et al. 2016, section 2.2."""
+    """Smoothed distribution of the bins ``[313]`` over random crops. Source: Zhang et al. 2016, section 2.2.
+
+    Every bin counts one cell more than was seen, so that no color is ruled out and the logarithm is finite.
+    """
 
     @jax.jit
     def histogram(rgb: jax.Array) -> jax.Array:
@@ -59,4 +62,4 @@ def empirical_prior(images: Sequence[np.ndarray], seed: int = 0, crops: int = 40
 
     count = 256
     total = sum(histogram(make_batch(images, size, count, seed, step)) for step in range(max(1, crops // count)))
-    return smooth_prior(total / jnp.sum(total), jnp.asarray(ab_bins()))
+    return smooth_prior((total + 1) / jnp.sum(total + 1), jnp.asarray(ab_bins()))

@@ -1,5 +1,6 @@
 """Pictures side by side, with a line of text above each."""
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -13,22 +14,26 @@ from jaxcolor.images import GrayImage, write_image
 from jaxcolor.pipeline import ColorizationResult, read_out
 
 MAX_SIDE = 1024
-_HEADER, _GAP = 22, 6
+_HEADER, _GAP, _MARGIN = 22, 6, 4
 
 
 def side_by_side(pictures: Mapping[str, NDArray[np.float32]], max_side: int = MAX_SIDE) -> NDArray[np.float32]:
     """One picture ``[h, w, 3]`` of several RGB pictures of one size in [0, 1], shrunk to ``max_side`` if larger.
 
+    Columns are at least as wide as their titles.
+
     >>> side_by_side({"a": np.zeros((10, 30, 3), np.float32), "b": np.ones((10, 30, 3), np.float32)}).shape
     (32, 66, 3)
     """
     panels = [_shrunk(rgb, max_side) for rgb in pictures.values()]
-    height, width = panels[0].size[1], panels[0].size[0]
+    font = ImageFont.load_default(size=13)
+    height = panels[0].height
+    width = max(panels[0].width, *(math.ceil(font.getlength(title)) + 2 * _MARGIN for title in pictures))
     sheet = Image.new("RGB", (len(panels) * (width + _GAP) - _GAP, height + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (title, panel) in enumerate(zip(pictures, panels, strict=True)):
         left = number * (width + _GAP)
-        draw.text((left + 4, 4), title, fill="black", font=ImageFont.load_default(size=13))
+        draw.text((left + _MARGIN, _MARGIN), title, fill="black", font=font)
         sheet.paste(panel, (left, _HEADER))
     return np.asarray(sheet, np.float32) / np.float32(255)
 

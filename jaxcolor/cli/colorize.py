@@ -6,10 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxcolor.cli.parsing import add_settings, settings_of
+from jaxcolor.cli.parsing import EXIT_FAILURE, add_settings, one_line, progress_bar_wanted, settings_of
 from jaxcolor.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ MARK = "-color"
 
 
 class Job(NamedTuple):
-    """One photo and where its result goes."""
+    """One photo and where its result goes, and the comparison if one is wanted."""
 
     source: Path
     target: Path
+    comparison: Path | None
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -42,12 +44,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         help=f"a file or a folder; default: NAME{MARK}.SUFFIX beside a photo, FOLDER{MARK}/ for a folder",
     )
     parser.add_argument("--weights", metavar="NAME|PATH", help="default: the embedded compact network")
-    parser.add_argument("--compare", action="store_true", help="also write gray, cic and the result side by side")
+    parser.add_argument(
+        "--compare", action="store_true", help="also write gray, cic and the result side by side, as NAME-compare.png"
+    )
     parser.add_argument(
         "--report", metavar="FILE.json", type=Path, help="timings, energies and measures of every photo"
     )
     parser.add_argument("--force", action="store_true", help="replace existing outputs")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     add_settings(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -55,37 +59,60 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def run(args: argparse.Namespace) -> int:
     """Colorize every photo; one that fails is reported and the rest are done. Returns 1 if some failed."""
     settings = settings_of(args)
-    jobs = plan(args.inputs, args.output)
+    if args.report is not None and args.report.suffix.lower() != ".json":
+        args.parser.error(f"the report must be a .json file; got {args.report}")
+    jobs, failed = plan(args.inputs, args.output, args.compare)
     if args.report is not None:
         _check_report(args.report, args.force)
-    # Here, not on top: a wrong option is answered at once, before JAX is loaded.
-    from tqdm import tqdm
+    count = len(jobs) + len(failed)
+    for message in failed.values():
+        print(f"jaxcolor: error: {message}", file=sys.stderr)
+    net = _network(args.weights) if jobs else None
+    photos: list[dict[str, Any]] = []
+    finished = not jobs
+    try:
+        if jobs:
+            _colorize_all(jobs, net, args, settings, photos, failed)
+            finished = True
+    finally:
+        if args.report is not None:
+            _write_report(args.report, {"photos": photos, "failed": failed, "interrupted": not finished})
+    if failed and count > 1:
+        print(f"{len(photos)} of {count} photos colorized, {len(failed)} failed", file=sys.stderr)
+    return EXIT_FAILURE if failed else 0
 
+
+def _network(weights: str | None) -> Any:
+    # Here, not on top: a wrong option is answered at once, before JAX is loaded.
     from jaxcolor.cic.predict import CIC
 
-    net = CIC.load(args.weights)
-    photos: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
+    return CIC.load(weights)
+
+
+def _colorize_all(
+    jobs: list[Job],
+    net: Any,
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    photos: list[dict[str, Any]],
+    failed: dict[str, str],
+) -> None:
+    """Do the jobs; append a report to ``photos`` or a message to ``failed`` after each."""
+    from tqdm import tqdm
+
     steps = settings["steps"] + settings["refinement_steps"] if settings["method"] == "coupled-tv" else 1
-    bar = tqdm(total=len(jobs) * steps, unit="step", disable=args.quiet or not sys.stderr.isatty(), leave=False)
-    try:
+    with tqdm(total=len(jobs) * steps, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
         for number, job in enumerate(jobs):
             bar.set_description(job.source.name)
             try:
                 photos.append(_colorize(job, net, args, settings, bar))
-                tqdm.write(_summary(photos[-1]), file=sys.stdout)
-            except (InputError, MemoryError) as error:
-                message = str(error) or "out of memory; resize the photo or use fewer candidates"
-                failed[str(job.source)] = message
-                tqdm.write(f"jaxcolor: error: {message}", file=sys.stderr)
+            except Exception as error:  # whatever it is, the other photos are done
+                failed[str(job.source)] = one_line(error)
+                tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
+            else:
+                if not args.quiet:
+                    tqdm.write(_summary(photos[-1]), file=sys.stdout)
             bar.update((number + 1) * steps - bar.n)
-    finally:
-        bar.close()
-        if args.report is not None:
-            _write_report(args.report, {"photos": photos, "failed": failed})
-    if failed and len(jobs) > 1:
-        print(f"{len(photos)} of {len(jobs)} photos colorized, {len(failed)} failed", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def _colorize(
@@ -97,9 +124,8 @@ def _colorize(
     start = bar.n
     gray = read_gray(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    comparison = job.target.with_name(f"{job.target.stem}-compare.png")
-    if args.compare:
-        check_output(comparison, overwrite=args.force, source=job.source)
+    if job.comparison is not None:
+        check_output(job.comparison, overwrite=args.force, source=job.source)
     result = colorize(
         gray,
         job.target,
@@ -108,34 +134,52 @@ def _colorize(
         progress=lambda stage, done, total: bar.update(start + done - bar.n),
         **settings,
     )
-    if args.compare:
+    if job.comparison is not None:
         from jaxcolor.comparison import write_comparison
 
-        write_comparison(comparison, gray, result, overwrite=args.force)
+        write_comparison(job.comparison, gray, result, overwrite=args.force)
     return result.report
 
 
-def plan(inputs: Sequence[str], output: Path | None) -> list[Job]:
-    """Which file goes where. Raises :class:`InputError` when there is nothing to do or outputs would collide."""
-    sources = [(path, root) for pattern in inputs for path, root in _expand(pattern)]
-    if not sources:
-        raise InputError(f"no photo found in {', '.join(inputs)}; readable are {', '.join(sorted(READABLE))}")
+def plan(inputs: Sequence[str], output: Path | None, compare: bool = False) -> tuple[list[Job], dict[str, str]]:
+    """Which file goes where, and a message for every input that holds no photo.
+
+    Raises :class:`InputError` when two results would go to one place, or a result to the place of an input.
+    """
+    failed: dict[str, str] = {}
+    sources: dict[Path, tuple[Path, Path | None]] = {}
+    for pattern in inputs:
+        found = _expand(pattern)
+        if not found:
+            failed[pattern] = f"{pattern}: no photo in it; expected files ending in {', '.join(sorted(READABLE))}"
+        for path, root in found:
+            sources.setdefault(_absolute(path), (path, root))
     into_folder = output is not None and (
-        len(sources) > 1 or sources[0][1] is not None or output.is_dir() or not output.suffix
+        len(sources) > 1 or any(root for _, root in sources.values()) or output.is_dir() or not output.suffix
     )
     if into_folder and output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file, and {len(sources)} photos need a folder; give a folder with -o")
-    jobs: dict[Path, Job] = {}
-    for path, root in sources:
+        raise InputError(f"{output} is a file, and the results of {', '.join(inputs)} need a folder; give one with -o")
+    jobs: list[Job] = []
+    written: dict[Path, Path] = {}
+    for path, root in sources.values():
         if output is None:
-            target = _beside(path) if root is None else root.with_name(root.name + MARK) / _writable(path.name)
+            target = _beside(path) if root is None else _sibling(root) / _writable(path.name)
         else:
             target = output / _writable(path.name) if into_folder else output
-        key = Path(os.path.abspath(target))
-        if key in jobs and jobs[key].source != path:
-            raise InputError(f"{jobs[key].source} and {path} would both be written to {target}; colorize them apart")
-        jobs[key] = Job(path, target)
-    return list(jobs.values())
+        comparison = target.with_name(f"{target.stem}-compare.png") if compare else None
+        jobs.append(Job(path, target, comparison))
+        for place in (target, comparison):
+            if place is None:
+                continue
+            key = _absolute(place)
+            if key in written:
+                raise InputError(f"{written[key]} and {path} would both be written to {place}; colorize them apart")
+            if key in sources and sources[key][0] != path:
+                raise InputError(
+                    f"the result of {path} would replace {place}, itself an input; write elsewhere with -o"
+                )
+            written[key] = path
+    return jobs, failed
 
 
 def _expand(pattern: str) -> list[tuple[Path, Path | None]]:
@@ -143,16 +187,32 @@ def _expand(pattern: str) -> list[tuple[Path, Path | None]]:
     path = Path(pattern)
     if path.is_dir():
         # Resolved, because the output folder is named after it, also for "." and "..".
-        root = path.resolve()
-        return [(file, root) for file in sorted(path.iterdir()) if file.suffix.lower() in READABLE and file.is_file()]
+        return [(file, path.resolve()) for file in sorted(path.iterdir()) if _is_photo(file)]
     if path.exists() or not glob.has_magic(pattern):
         # A missing file stays in the plan: it fails with its own message, and the others are done.
         return [(path, None)]
-    return [(Path(file), None) for file in sorted(glob.glob(pattern, recursive=True)) if Path(file).is_file()]
+    found = (Path(name) for name in sorted(glob.glob(pattern, recursive=True)))
+    return [(file, None) for file in found if _is_photo(file)]
+
+
+def _is_photo(path: Path) -> bool:
+    # Dot files: other programs' previews and leftovers.
+    return path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _sibling(root: Path) -> Path:
+    if not root.name:
+        raise InputError(f"no folder can be made beside {root}; say with -o where the results go")
+    return root.with_name(root.name + MARK)
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(Path(_writable(path.name)).stem + MARK + Path(_writable(path.name)).suffix)
+    name = Path(_writable(path.name))
+    return path.with_name(name.stem + MARK + name.suffix)
 
 
 def _writable(name: str) -> str:
@@ -174,8 +234,8 @@ def _summary(report: dict[str, Any]) -> str:
 
 
 def _check_report(path: Path, force: bool) -> None:
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"cannot write the report to {path}: expected a file in an existing folder")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write the report to {path}: expected a file in an existing, writable folder")
     if path.exists() and not force:
         raise InputError(f"{path} exists; give --force to replace it, or another --report")
 
@@ -188,4 +248,5 @@ def _write_report(path: Path, report: dict[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"cannot write the report to {path}: {error.strerror}; choose a writable place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.parsing import add_settings, settings_of
+from jaxcolor.cli.parsing import add_settings, progress_bar_wanted, settings_of
 
 PHOTO = "demo.jpg"
 
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     photo = Path(str(files("jaxcolor"))) / "data" / PHOTO
     picture, comparison = args.output / "jaxcolor-demo.png", args.output / "jaxcolor-demo-compare.png"
     gray = read_gray(photo)
-    with tqdm(total=settings["steps"] + settings["refinement_steps"], unit="step", leave=False) as bar:
+    total = settings["steps"] + settings["refinement_steps"]
+    with tqdm(total=total, unit="step", disable=not progress_bar_wanted(quiet=False), leave=False) as bar:
         result = colorize(
             gray,
             picture,

@@ -4,40 +4,64 @@ import argparse
 import os
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 
 import jaxcolor
 from jaxcolor.cache import cache_directory
 from jaxcolor.cli import colorize, demo, doctor, train, weights
-from jaxcolor.cli.parsing import OneLineParser
+from jaxcolor.cli.parsing import EXIT_FAILURE, EXIT_INTERRUPTED, OneLineParser, one_line
 from jaxcolor.errors import InputError
-
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 something failed, 2 bad usage, 130 Ctrl-C.
 
+    Results go to stdout; progress and errors, one line each, to stderr.
+
     >>> main(["--version"])                                                        # doctest: +SKIP
     jaxcolor 0.1.0
     """
-    # Ctrl-C works the same for a process that a script started in the background, where Python ignores it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    args = build_parser().parse_args(arguments)
-    _keep_compiled_programs()
     try:
-        return args.run(args)
+        try:
+            return _run(arguments)
+        finally:
+            # Now, not at exit, where Python would complain about a reader that went away.
+            sys.stdout.flush()
+    except BrokenPipeError:  # for example `jaxcolor … | head -1`
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold what the terminal's encoding does not.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C works the same for a process that a script started in the background, where Python ignores it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    args = build_parser().parse_args(arguments)
+    _set_environment()
+    try:
+        with warnings.catch_warnings():
+            # Remarks of other libraries are for developers, who ask for them with PYTHONWARNINGS.
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            return args.run(args)
     except InputError as error:
-        return _fail(str(error))
+        return _fail(error)
     except KeyboardInterrupt:
         print("jaxcolor: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except MemoryError:
-        return _fail("out of memory; resize the photo or use fewer candidates")
     except BrokenPipeError:
-        # The reader of our output went away, for example `head`; Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+        raise
+    except (MemoryError, OSError) as error:
+        return _fail(error)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,18 +74,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _keep_compiled_programs() -> None:
-    """Let JAX keep compiled programs on disk, so that only the first run of a command compiles.
+def _set_environment() -> None:
+    """Settings that JAX reads when it is first imported; the user's own come first.
 
-    By environment variables, which JAX reads when it is first imported; the user's own settings come first.
+    Compiled programs are kept on disk, so that only the first run of a command compiles, and logs stay out of stderr.
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.setdefault("JAX_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _fail(message: str) -> int:
-    print(f"jaxcolor: error: {message}", file=sys.stderr)
+def _fail(error: Exception) -> int:
+    print(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
     return EXIT_FAILURE
 
 

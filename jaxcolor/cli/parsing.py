@@ -1,11 +1,15 @@
 """What the subcommands' parsers share."""
 
 import argparse
+import sys
+import traceback
 from dataclasses import fields
 from typing import Any, NoReturn
 
 from jaxcolor.errors import InputError
 from jaxcolor.settings import METHODS, Settings
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -13,7 +17,33 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what was wrong and where the usage is found."""
-        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line for people.
+
+    >>> one_line(FileNotFoundError(2, "No such file or directory", "a.png"))
+    'a.png: No such file or directory'
+    """
+    text = str(error)
+    if isinstance(error, InputError):
+        pass
+    elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        text = "out of memory; resize the photo or use fewer candidates"
+    elif isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        text = ": ".join([*names, error.strerror or text])
+    else:
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in place)
+        text = f"unexpected {type(error).__name__}{where}: {text}; please report this"
+    return " ".join(text.splitlines())
+
+
+def progress_bar_wanted(quiet: bool) -> bool:
+    """Whether somebody sits before the terminal to watch a progress bar."""
+    return not quiet and sys.stderr.isatty()
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,14 @@
 """``jaxcolor train``: a CIC network of any width from folders of color photos."""
 
 import argparse
+import math
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from jaxcolor.cli.parsing import EXIT_INTERRUPTED
+from jaxcolor.constants import INPUT_MULTIPLE
 from jaxcolor.errors import InputError
 
 
@@ -46,16 +51,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and write the averaged weights in half precision; also after Ctrl-C, with what there is."""
+    _check(args)
+    # Here, not on top: a wrong option is answered at once, before JAX is loaded.
     from jaxcolor.cic.training.data import load_photos
     from jaxcolor.cic.training.loop import TrainingConfig, train, trained_network
 
     names = ("width", "size", "batch", "steps", "decay", "learning_rate", "uniform_share", "seed")
     config = TrainingConfig(**{name: getattr(args, name) for name in names})
-    if not args.output.parent.is_dir():
-        raise InputError(f"{args.output.parent} is not a folder; create it first, or choose another -o")
     photos = load_photos(args.folders)
     for path, reason in photos.rejected.items():
-        print(f"left out: {path}: {reason}")
+        print(f"left out: {path}: {reason}", file=sys.stderr)
     training, validation = photos.split(args.validation_share)
     if not training.images or not validation.images:
         raise InputError(
@@ -67,4 +72,33 @@ def run(args: argparse.Namespace) -> int:
     net = trained_network(state, config, args.name, [str(folder) for folder in args.folders])
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")
+    if int(state.step) < config.steps:
+        print("jaxcolor: interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """End the program with code 2 for a number out of range; raise for places that cannot be written."""
+    checks = {
+        f"--width must be above 0 and at most 8; got {args.width}": 0 < args.width <= 8,
+        f"--size must be a positive multiple of {INPUT_MULTIPLE}; got {args.size}": (
+            args.size > 0 and args.size % INPUT_MULTIPLE == 0
+        ),
+        f"--learning-rate must be a positive number; got {args.learning_rate}": 0 < args.learning_rate < math.inf,
+        f"--uniform-share must be above 0 and at most 1; got {args.uniform_share}": 0 < args.uniform_share <= 1,
+        f"--seed must be at least 0; got {args.seed}": args.seed >= 0,
+        f"--validation-share must be between 0 and 1; got {args.validation_share}": 0 < args.validation_share < 1,
+        f"--output must end in .safetensors; got {args.output}": args.output.suffix == ".safetensors",
+    }
+    for name, least in (("batch", 1), ("steps", 0), ("decay", 1), ("validate_every", 1)):
+        value = getattr(args, name)
+        checks[f"--{name.replace('_', '-')} must be at least {least}; got {value}"] = value >= least
+    for message, holds in checks.items():
+        if not holds:
+            args.parser.error(message)
+    folder = args.output.parent
+    if args.output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write weights to {args.output}: expected a file in an existing, writable folder")
+    if args.run_folder.exists() and not args.run_folder.is_dir():
+        raise InputError(f"{args.run_folder} is a file; --run needs a folder for checkpoints and log")

@@ -71,6 +71,8 @@ def run_convert(args: argparse.Namespace) -> int:
         print(f"{install(args.checkpoint, name)}\nuse it as: --weights {name}")
         return 0
     output = args.output or args.checkpoint.with_suffix(".safetensors")
+    if output.exists() and args.checkpoint.exists() and output.samefile(args.checkpoint):
+        raise InputError(f"{output} is the checkpoint itself; choose another name with -o")
     if output.exists() and not args.force:
         raise InputError(f"{output} exists; choose another name with -o or replace it with --force")
     convert_checkpoint(args.checkpoint, output, width=args.width)

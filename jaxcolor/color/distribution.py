@@ -32,6 +32,8 @@ class ColorDistribution:
     palette: jax.Array
 
     def __post_init__(self) -> None:
+        if not all(hasattr(leaf, "shape") for leaf in (self.probabilities, self.palette)):
+            return  # JAX also builds pytrees of axes, shardings, or nothing.
         shape, colors = jnp.shape(self.probabilities), jnp.shape(self.palette)
         if len(shape) < 3 or len(colors) < 2 or colors[-1] != 2 or shape[-1] != colors[-2]:
             raise InputError(
@@ -136,7 +138,8 @@ def _strongest(
     def block_of_rows(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         lower, upper, share = (jax.lax.dynamic_slice_in_dim(tap, start, block) for tap in rows)
         full = _blend(_blend(probabilities, (lower, upper, share), 0), columns, 1)
-        weights, indices = jax.lax.top_k(full, count)
+        # As a matrix: for more axes XLA:CPU has no fast top-k and sorts all colors.
+        weights, indices = jax.lax.top_k(full.reshape(-1, full.shape[-1]), count)
         return indices, weights / weights.sum(-1, keepdims=True)
 
     # The last block overlaps the one before it, so that all have one size; this row of them holds each image row.

@@ -172,12 +172,13 @@ def _coupled_tv(
     photo: _Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
 ) -> tuple[Chroma, dict[str, Any]]:
     problem = CoupledTVProblem.from_distribution(
-        photo.luminance[: photo.height, : photo.width],
+        photo.luminance,
         distribution,
         candidates=settings.candidates,
         fidelity=settings.fidelity,
         coupling=settings.coupling,
-    ).padded_to(photo.luminance.shape)
+        extent=(photo.height, photo.width),
+    )
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
     solution: Solution | None = None

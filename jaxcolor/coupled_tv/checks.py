@@ -20,8 +20,7 @@ def check_arrays(
     luminance: ArrayLike, candidates: ArrayLike, weights: ArrayLike, space: str
 ) -> tuple[Array, Array, Array]:
     """The three arrays in one floating dtype, or :class:`InputError`."""
-    if space not in _RANGES:
-        raise InputError(f"space must be one of {', '.join(_RANGES)}; got {space!r}")
+    check_space(space)
     shape = jnp.shape(luminance)
     if len(shape) != 2 or 0 in shape:
         raise InputError(f"luminance must have shape [H, W] with at least one pixel, got {list(shape)}")
@@ -38,6 +37,12 @@ def check_arrays(
     if not any(isinstance(x, jax.core.Tracer) for x in (y, c, w)):
         _check_values(y, c, w, space)
     return y, c, w
+
+
+def check_space(space: str) -> None:
+    """Raise :class:`InputError` unless the color space is known."""
+    if space not in _RANGES:
+        raise InputError(f"space must be one of {', '.join(_RANGES)}; got {space!r}")
 
 
 def check_number(name: str, value: ArrayLike, dtype: jnp.dtype) -> Array:
@@ -64,13 +69,8 @@ def check_step(name: str, value: ArrayLike, above: float | None = None, below: f
 
 
 def _check_values(luminance: Array, candidates: Array, weights: Array, space: str) -> None:
-    symbol, top = _RANGES[space]
     low, high, colors, least, off = (float(x) for x in _facts(luminance, candidates, weights))
-    # Comparisons are written so that NaN fails them.
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError("luminance contains NaN or infinity; replace those pixels first")
-    if low < -_RANGE_MARGIN or high > top + _RANGE_MARGIN:
-        raise InputError(f"luminance must be {symbol} in [0, {top:g}], got values from {low:g} to {high:g}")
+    _check_range(low, high, space)
     if not math.isfinite(colors):
         raise InputError("candidates contain NaN or infinity")
     if not (math.isfinite(least) and math.isfinite(off)):
@@ -81,6 +81,26 @@ def _check_values(luminance: Array, candidates: Array, weights: Array, space: st
         raise InputError(
             f"weights must sum to 1 over the last axis, off by up to {off:g}; divide by weights.sum(-1, keepdims=True)"
         )
+
+
+def check_luminance(luminance: ArrayLike) -> Array:
+    """L* ``[H, W]`` in a floating dtype, or :class:`InputError`."""
+    shape = jnp.shape(luminance)
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"luminance must have shape [H, W] with at least one pixel, got {list(shape)}")
+    y = jnp.asarray(luminance)
+    y = y.astype(jnp.result_type(y.dtype, jnp.float32))
+    if not isinstance(y, jax.core.Tracer):
+        _check_range(float(y.min()), float(y.max()), "lab")
+    return y
+
+
+def _check_range(low: float, high: float, space: str) -> None:
+    symbol, top = _RANGES[space]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError("luminance contains NaN or infinity; replace those pixels first")
+    if low < -_RANGE_MARGIN or high > top + _RANGE_MARGIN:
+        raise InputError(f"luminance must be {symbol} in [0, {top:g}], got values from {low:g} to {high:g}")
 
 
 @jax.jit

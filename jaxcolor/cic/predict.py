@@ -67,11 +67,15 @@ class CIC:
         return cls(variables, scale, manifest["width"], Manifest(manifest))
 
     def save(self, path: str | os.PathLike[str], dtype: Any = jnp.float32) -> None:
-        """Write weights and manifest to a ``.safetensors`` file; ``dtype`` float32 or float16."""
+        """Write weights and manifest to a ``.safetensors`` file; ``dtype`` of the parameters is float32 or float16.
+
+        The batch statistics stay in float32: the variances of trained networks exceed what float16 can hold.
+        """
         from jaxcolor.cic.weights import save_weights
 
         manifest = dict(self.manifest) | {"width": self.width, "logit_scale": float(self.logit_scale)}
-        save_weights(path, jax.tree.map(lambda x: jnp.asarray(x, dtype), dict(self.variables)), manifest)
+        params = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.variables["params"])
+        save_weights(path, dict(self.variables) | {"params": params}, manifest)
 
     def predict(self, luminance: ArrayLike, resolution: int = RESOLUTION) -> ColorDistribution:
         """The distribution of colors on a grid of ``resolution / 4`` by ``resolution / 4`` cells.

@@ -18,7 +18,7 @@ from benchmarks.timing import Timing, measure
 from jaxcolor.coupled_tv.operators import edge_strength
 from jaxcolor.coupled_tv.simplex import _sorting_network
 
-SIGMA, TAU, RHO, LAM, GAMMA = 0.01, 12.5, 1.8e-3, 0.0045, 240.0
+SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 
 
 def instance(size: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +84,16 @@ def fused_c(problem: ctv.CoupledTVProblem, steps: int) -> Callable[[], object] |
         network = "".join(f"S({i}, {j})\n" for i, j in _sorting_network(problem.count))
         Path(folder, "network.h").write_text(network)
         library = Path(folder, "fused.so")
-        flags = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fopenmp", "-shared", "-fPIC", f"-DK={problem.count}"]
+        flags = [
+            "-O3",
+            "-march=native",
+            "-mprefer-vector-width=512",
+            "-ffast-math",
+            "-fopenmp",
+            "-shared",
+            "-fPIC",
+            f"-DK={problem.count}",
+        ]
         source = Path(__file__).with_name("fused.c")
         command = [compiler, *flags, f"-I{folder}", str(source), "-o", str(library), "-lm"]
         if subprocess.run(command, capture_output=True).returncode:

@@ -126,8 +126,8 @@ def computed_once(always: Array, function: Callable[..., Any], *operands: Any) -
     XLA:CPU fuses a shared expression into every consumer, so that the norm of a dual variable with five
     components is computed five times and a threshold over ten weights ten times; it removes
     ``optimization_barrier`` before it fuses. A conditional on a predicate unknown at compile time stands: five times
-    faster on the primal-dual iteration. ``always`` is that predicate and must be true. Other backends fuse
-    siblings into one kernel and need no help.
+    faster on the primal-dual iteration. ``always`` is that predicate and must be true. Other backends get
+    the plain expression; what is best there has not been measured.
     """
 
     def guarded(*args: Any) -> Any:

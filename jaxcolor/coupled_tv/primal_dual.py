@@ -59,6 +59,8 @@ class PrimalDual:
     Args:
         dual_step: σ > 0.
         primal_step: τ > 0, with 8στ ≤ 1. The bound does not depend on γ, an offset.
+            The default pair 1/32 and 4 lies between the two best of eight tried (τ from 1.25 to 200, 8στ = 1; τ = 2.5
+            and 5) on one photo and the two-region image, weights fixed; τ = 100 needed about ten times the steps.
         weight_step: ρ ≥ 0; 0 keeps the weights. It decides the result: a small one keeps the dominant colors of the
             distribution, a large one snaps to the candidate nearest to the mean.
         smoothing: ε ≥ 0 in Lab units per pixel; 0 is the total variation itself.
@@ -67,15 +69,15 @@ class PrimalDual:
         InputError: a step that is not a finite number in its range, or 8στ > 1.
 
     The numbers are pytree leaves: a new one never recompiles.
-    One iteration moves about 60 + 8k floats per pixel through memory.
+    ``solve`` with k = 10 in float32 takes 276 bytes a pixel in all: problem 124, state 76, temporaries 76 (XLA:CPU).
 
     >>> PrimalDual(dual_step=0.01, primal_step=12.5).weight_step > 0
     True
     """
 
-    dual_step: Number = 0.01
-    primal_step: Number = 12.5
-    weight_step: Number = 1.8e-3
+    dual_step: Number = 0.03125
+    primal_step: Number = 4.0
+    weight_step: Number = 1.8e-4
     smoothing: Number = 0.0
 
     def __post_init__(self) -> None:

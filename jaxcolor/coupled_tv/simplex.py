@@ -6,7 +6,7 @@ the entries in decreasing order ``θ = max_j (v_1 + … + v_j - 1) / j``. Two wa
 * up to ``SORTED_UP_TO`` entries, a sorting network of minima and maxima: no branch, no loop, and over whole planes
   nothing but elementwise operations;
 * beyond, Newton's method (Michelot 1986) ``θ ← (Σ_{v_i > θ} v_i - 1) / #{v_i > θ}``, which increases to θ in finitely
-  many steps, usually four to six: the program stays small at any k.
+  many steps: the program stays small at any k.
 """
 
 from typing import Any

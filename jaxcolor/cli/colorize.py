@@ -225,12 +225,13 @@ def _writable(name: str) -> str:
 
 def _summary(report: dict[str, Any]) -> str:
     seconds = sum(report["seconds"].values())
-    return (
+    text = (
         f"{report['input']} → {report['output']}: {report['width']}×{report['height']}, {report['method']}, "
         f"colorfulness {report['colorfulness']:.1f}, saturation {report['saturation']:.2f}, "
         f"out of gamut {100 * report['out_of_gamut_share']:.1f} %, {seconds:.1f} s"
         + "".join(f"; {note}" for note in report["notes"])
     )
+    return " ".join(text.splitlines())
 
 
 def _check_report(path: Path, force: bool) -> None:

@@ -27,7 +27,7 @@ def project_simplex(v: Array) -> Array:
     Exact up to rounding. Derivatives in both modes are those of the projection, ``dw = dv - mean(dv over the
     support)`` on the support and 0 off it, and do not pass through the search for the threshold.
 
-    >>> project_simplex(jnp.array([0.5, 0.9, -3.0])).round(3).tolist()
+    >>> [round(float(w), 3) for w in project_simplex(jnp.array([0.5, 0.9, -3.0]))]
     [0.3, 0.7, 0.0]
     """
     # The projection does not change when all entries shift; near 0 nothing is lost to rounding.

@@ -223,14 +223,11 @@ _METHODS: dict[str, Callable[..., tuple[Chroma, dict[str, Any]]]] = {"cic": _ann
 
 def _merge(photo: _Photo, chroma: Chroma) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, float]]:
     rgb, colors, measures = _to_rgb(photo.luminance, chroma, jnp.array([photo.height, photo.width]))
-    if not np.isfinite(measures["colorfulness"]):
-        raise InputError("the colors of this photo are not finite; the weights may be damaged")
     inside = (slice(photo.height), slice(photo.width))
-    return (
-        np.asarray(rgb)[inside],
-        np.asarray(colors)[inside],
-        {name: float(value) for name, value in measures.items()},
-    )
+    shown, given = np.asarray(rgb)[inside], np.asarray(colors)[inside]
+    if not np.isfinite(given).all():
+        raise InputError("the colors of this photo are not finite; the weights may be damaged")
+    return shown, given, {name: float(value) for name, value in measures.items()}
 
 
 @jax.jit

@@ -1,0 +1,187 @@
+"""jc.colorize: what it returns, what it refuses, and that photos of many sizes share compiled programs."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import lab2rgb, rgb2lab
+
+import jaxcolor as jc
+from jaxcolor.pipeline import bucket
+
+FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
+
+
+@pytest.fixture(scope="module")
+def net() -> jc.CIC:
+    return jc.CIC.init(jax.random.key(0), width=1 / 16)
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    row, column = np.mgrid[0:height, 0:width]
+    return ((0.5 + 0.4 * np.sin(column / 9) * np.cos(row / 7)) * 255).astype(np.uint8)
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The names of the functions that are compiled meanwhile."""
+    names: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Compiling "):
+                names.append(record.getMessage().split()[1])
+
+    listener, logger = Listener(), logging.getLogger("jax")
+    kept, logger.handlers, propagate, logger.propagate = logger.handlers, [listener], logger.propagate, False
+    try:
+        with jax.log_compiles():
+            yield names
+    finally:
+        logger.handlers, logger.propagate = kept, propagate
+
+
+@pytest.mark.parametrize("method", ["cic", "coupled-tv"])
+def test_the_result(net: jc.CIC, tmp_path: Path, method: str) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    Image.fromarray(photo(40, 60)).save(source)
+    told: list[tuple[str, int, int]] = []
+    result = jc.colorize(source, target, weights=net, method=method, progress=lambda *news: told.append(news), **FAST)
+    assert result.rgb.shape == (40, 60, 3)
+    assert result.rgb.dtype == result.chroma.dtype == np.float32
+    assert result.chroma.shape == (40, 60, 2)
+    assert np.isfinite(result.rgb).all()
+    assert result.rgb.min() >= 0
+    assert result.rgb.max() <= 1
+    lightness = rgb2lab(np.stack([photo(40, 60)] * 3, -1))[..., 0]
+    shown = rgb2lab(result.rgb)
+    assert np.abs(shown[..., 0] - lightness).max() < 0.01
+    inside = np.all((lab2rgb(np.dstack([lightness, result.chroma])) > 0.002), -1)
+    inside &= np.all((lab2rgb(np.dstack([lightness, result.chroma])) < 0.998), -1)
+    assert inside.mean() > 0.3
+    np.testing.assert_allclose(shown[inside][:, 1:], result.chroma[inside], atol=0.05)
+    assert result.distribution.probabilities.shape == (8, 8, 313)
+    with Image.open(target) as image:
+        np.testing.assert_allclose(np.asarray(image) / 255, result.rgb, atol=0.5 / 255 + 1e-6)
+    report = json.loads(json.dumps(result.report, allow_nan=False))
+    assert (report["input"], report["output"]) == (str(source), str(target))
+    assert (report["height"], report["width"], report["method"]) == (40, 60, method)
+    assert report["colorfulness"] == pytest.approx(float(jc.metrics.colorfulness(result.rgb)), rel=1e-4)
+    assert report["saturation"] == pytest.approx(float(jc.metrics.saturation(result.rgb)), rel=1e-4)
+    assert report["seconds"].keys() == {"read", "network", "color", "write"}
+    if method == "coupled-tv":
+        assert told == [("solve", 3, 5), ("solve", 5, 5)]
+        assert [solver["steps"] for solver in report["solvers"]] == [3, 2]
+        assert report["candidates"] == 3
+    again = jc.read_out(jc.read_gray(source), result.distribution, method=method, **FAST)
+    np.testing.assert_array_equal(again, result.rgb)
+
+
+def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:
+    gray = photo(40, 60)
+    settings = FAST | {"steps": 0, "refinement_steps": 0}
+    result = jc.colorize(gray, weights=net, **settings)
+    assert (result.report["input"], result.report["output"]) == (None, None)
+    assert [solver["steps"] for solver in result.report["solvers"]] == [0]
+    other = jc.colorize(jc.GrayImage.from_array(gray), weights=net, **settings)
+    np.testing.assert_array_equal(result.rgb, other.rgb)
+
+
+def test_photos_of_one_bucket_share_programs(net: jc.CIC) -> None:
+    for method in ("coupled-tv", "cic"):
+        jc.colorize(photo(40, 60), weights=net, method=method, **FAST)
+        with compilations() as compiled:
+            jc.colorize(photo(41, 61), weights=net, method=method, **FAST)
+            jc.colorize(photo(64, 35), weights=net, method=method, **FAST)
+        assert compiled == []
+    with compilations() as compiled:
+        jc.colorize(photo(40, 60), weights=net, **(FAST | {"fidelity": 0.02, "coupling": 7.0, "steps": 4}))
+    assert compiled == []
+
+
+def test_the_compilations_of_a_new_bucket_are_seen(net: jc.CIC) -> None:
+    """Or the test above would count nothing."""
+    with compilations() as compiled:
+        jc.colorize(photo(70, 60), weights=net, method="cic", **FAST)
+    assert compiled
+
+
+def test_padding_does_not_show(net: jc.CIC) -> None:
+    """A photo that fills its bucket, and the same with a row and a column less."""
+    whole, part = photo(64, 64), photo(64, 64)[:63, :62]
+    for method in ("coupled-tv", "cic"):
+        dist = net.predict(jc.GrayImage.from_array(part).luminance, 32)
+        result = jc.colorize(part, weights=net, method=method, **FAST)
+        np.testing.assert_allclose(result.distribution.probabilities, dist.probabilities, atol=1e-6)
+        assert result.rgb.shape == (63, 62, 3)
+        assert jc.colorize(whole, weights=net, method=method, **FAST).rgb.shape == (64, 64, 3)
+
+
+def test_buckets() -> None:
+    sizes = np.arange(1, 9000)
+    lengths = np.array([bucket(int(size)) for size in sizes])
+    assert (lengths >= sizes).all()
+    assert (lengths[sizes >= 512] <= sizes[sizes >= 512] * 17 / 16).all()
+    assert len(set(lengths[sizes >= 4000])) < 40
+    assert (np.diff(lengths) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"method": "magic"}, "cic"),
+        ({"colour": 1}, "settings are method"),
+        ({"candidates": 0}, "between 1 and 313"),
+        ({"candidates": 314}, "between 1 and 313"),
+        ({"fidelity": -1.0}, "fidelity"),
+        ({"coupling": float("nan")}, "coupling"),
+        ({"resolution": 100}, "multiple of 8"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"steps": -1}, "steps"),
+    ],
+)
+def test_bad_settings_are_one_line(net: jc.CIC, settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(jc.InputError, match=word) as caught:
+        jc.colorize(photo(8, 8), weights=net, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_refusals_come_before_the_work(net: jc.CIC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxcolor.pipeline._predict", None)
+    (tmp_path / "b.png").write_bytes(b"mine")
+    Image.fromarray(photo(8, 8)).save(tmp_path / "a.png")
+    for source, target, word in (
+        (tmp_path / "none.png", None, "no such file"),
+        (tmp_path / "a.png", tmp_path / "b.png", "exists already"),
+        (tmp_path / "a.png", tmp_path / "a.png", "the input itself"),
+        (np.zeros((3, 3, 7), np.uint8), None, "expected"),
+    ):
+        with pytest.raises(jc.InputError, match=word):
+            jc.colorize(source, target, weights=net)
+    with pytest.raises(jc.InputError, match="no weights 'nobody'"):
+        jc.colorize(photo(8, 8), weights="nobody")
+    assert (tmp_path / "b.png").read_bytes() == b"mine"
+
+
+def test_colors_that_are_not_finite_are_refused(net: jc.CIC, tmp_path: Path) -> None:
+    broken = jax.tree.map(lambda x: x * np.nan, net)
+    for method in ("cic", "coupled-tv"):
+        with pytest.raises(jc.InputError, match=r"not finite|infinite"):
+            jc.colorize(photo(40, 60), tmp_path / "a.png", weights=broken, method=method, **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_solve_writes_nothing(net: jc.CIC, tmp_path: Path) -> None:
+    def interrupt(*news: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jc.colorize(photo(40, 60), tmp_path / "a.png", weights=net, progress=interrupt, **FAST)
+    assert list(tmp_path.iterdir()) == []

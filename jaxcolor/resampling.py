@@ -22,7 +22,7 @@ def resampling_matrix(size: int, new_size: int, kernel: Kernel = "cubic", padded
     aliases; at the border it is cut off and renormalised. ``"cubic"`` is the cubic convolution of Keys 1981
     (a = -1/2), as in Pillow's ``BICUBIC`` and ``jax.image.resize``; ``"linear"`` the triangle.
 
-    >>> resampling_matrix(4, 2, "linear").round(3).tolist()[0]
+    >>> [round(float(weight), 3) for weight in resampling_matrix(4, 2, "linear")[0]]
     [0.429, 0.429, 0.143, 0.0]
     """
     scale = max(size / new_size, 1.0)

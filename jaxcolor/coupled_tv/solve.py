@@ -5,13 +5,9 @@ state has ``chroma`` and ``weights``.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
@@ -22,6 +18,7 @@ from jaxcolor.coupled_tv.operators import inside
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status, StopRule
 from jaxcolor.errors import InputError
+from jaxcolor.interrupt import deferred_interrupt
 
 _RUNNING = -1
 
@@ -125,7 +122,7 @@ def solve_in_chunks(
     energies = [_energy(problem, solver, state)]
     count, status, done = jnp.int32(0), jnp.int32(_RUNNING), 0
     ended = Status.OUT_OF_STEPS
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         while done < steps and int(status) == _RUNNING:
             if interrupted():
                 ended = Status.INTERRUPTED
@@ -145,27 +142,6 @@ def solve_in_chunks(
                 break
     final = jnp.where(status == _RUNNING, jnp.int32(ended), status)
     return Solution(state, _judge(state, final), count, jnp.stack(energies))
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """While the context lasts, the first Ctrl-C is only noted: a donated chunk must not be cut off half-way."""
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check_counts(steps: int, record_every: int | None) -> None:

@@ -21,6 +21,7 @@ from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
+from jaxcolor.interrupt import deferred_interrupt
 
 Variables = dict[str, Any]
 MINIMAL_VARIANCE_OF_SQUARES = 0.99
@@ -156,7 +157,8 @@ def train(
 ) -> TrainingState:
     """Train in ``folder`` (checkpoints, ``log.csv``), resuming from its last checkpoint if there is one.
 
-    Ctrl-C saves a checkpoint and returns the state so far.
+    On Ctrl-C the running step is finished, a checkpoint saved and the state so far returned; a second Ctrl-C raises
+    ``KeyboardInterrupt`` at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prior = empirical_prior(training, config.seed)
@@ -165,9 +167,12 @@ def train(
     validate = make_validation(config, validation, prior)
     step = make_step(config, rebalancing_weights(prior, config.uniform_share))
     logging.getLogger("absl").setLevel(logging.WARNING)
-    with ocp.CheckpointManager(
-        (folder / "checkpoints").resolve(), options=ocp.CheckpointManagerOptions(max_to_keep=2)
-    ) as checkpoints:
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    with (
+        # A step gives its state's buffers away, so an interrupt in the middle of one would leave nothing to save.
+        deferred_interrupt() as interrupted,
+        ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options) as checkpoints,
+    ):
         if (latest := checkpoints.latest_step()) is not None:
             state = checkpoints.restore(latest, args=ocp.args.StandardRestore(state))
         first = int(state.step)
@@ -176,6 +181,8 @@ def train(
         recent, start = [], time.perf_counter()
         try:
             for number in progress:
+                if interrupted():
+                    break
                 state, losses = step(state, next(source))
                 recent.append(losses)
                 if (number + 1) % validate_every == 0 or number + 1 == config.steps:
@@ -188,9 +195,8 @@ def train(
                     progress.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "cross_entropy", "ab_rmse")})
                     checkpoints.save(number + 1, args=ocp.args.StandardSave(state))
                     recent, start = [], time.perf_counter()
-        except KeyboardInterrupt:
             checkpoints.wait_until_finished()
-            if checkpoints.latest_step() != int(state.step):
+            if interrupted() and checkpoints.latest_step() != int(state.step):
                 checkpoints.save(int(state.step), args=ocp.args.StandardSave(state))
         finally:
             source.close()

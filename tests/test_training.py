@@ -1,0 +1,231 @@
+"""Training on photos that the tests draw: data, loss, the loop and its checkpoints."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.color import rgb2lab
+
+from jaxcolor.cic.predict import CIC
+from jaxcolor.cic.training import loop
+from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
+from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, train, trained_network
+from jaxcolor.cic.training.loss import empirical_prior, luminance_and_targets, rebalanced_loss
+from jaxcolor.color.palette import ab_bins, rebalancing_weights
+from jaxcolor.errors import InputError
+from tests.reference import cic as reference
+
+CONFIG = TrainingConfig(width=1 / 32, size=32, batch=8, steps=6, warmup=1, decay=2, learning_rate=0.01)
+
+
+def drawn_photo(height: int, width: int, seed: int) -> np.ndarray:
+    """Blue sky over green ground, with a red disk: luminance tells the color."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    sky = (rows < height * rng.uniform(0.3, 0.7))[..., None]
+    rgb = np.where(sky, [150, 190, 250], [40, 90, 30]) + rng.normal(0, 5, (height, width, 3))
+    center = rng.uniform(0.2, 0.8, 2) * [height, width]
+    disk = np.hypot(rows - center[0], columns - center[1]) < min(height, width) / 6
+    rgb[disk] = [200, 40, 30]
+    return np.clip(rgb, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    return [drawn_photo(*shape, seed) for seed, shape in enumerate([(40, 60), (70, 50), (33, 33), (48, 96)])]
+
+
+def test_photos_are_read_and_what_cannot_be_used_is_named(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name, image in zip(["a.png", "deep/b.WEBP", "deep/er/c.tif"], photos, strict=False):
+        Image.fromarray(image).save(tmp_path / name, lossless=True)
+    Image.fromarray(photos[0]).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "notes.txt").write_text("not looked at")
+    Image.fromarray(photos[0][..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(np.repeat(photos[0][..., :1], 3, axis=2)).save(tmp_path / "gray_rgb.png")
+    found = load_photos([tmp_path])
+    assert found.names == ["a.png", "b.WEBP", "c.tif", "whole.jpg"]
+    for got, want in zip(found.images, photos[:3], strict=False):
+        np.testing.assert_array_equal(got, want)
+    assert {Path(path).name for path, reason in found.rejected.items() if reason == "gray"} == {
+        "gray.png",
+        "gray_rgb.png",
+    }
+    broken = {Path(path).name for path, reason in found.rejected.items() if reason.startswith("not readable")}
+    assert broken == {"cut.jpg", "text.png", "empty.tif"}
+
+
+# Pillow warns of odd tags and reads on.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
+def test_no_damage_stops_the_reading(tmp_path: Path, photos: list[np.ndarray], suffix: str) -> None:
+    Image.fromarray(photos[2]).save(tmp_path / f"good{suffix}")
+    data = bytearray((tmp_path / f"good{suffix}").read_bytes())
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        damaged = data[: rng.integers(len(data))] if i % 2 else bytearray(data)
+        for place in rng.integers(0, max(1, min(len(damaged), 200 if i % 4 else len(data))), 5):
+            damaged[place : place + 1] = bytes([rng.integers(256)])
+        (tmp_path / f"bad{i}{suffix}").write_bytes(damaged)
+    found = load_photos([tmp_path])
+    assert f"good{suffix}" in found.names
+    assert len(found.names) + len(found.rejected) == 41
+
+
+def test_folders_without_color_photos_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no color photo.*of 0 image files"):
+        load_photos([tmp_path])
+    Image.new("L", (9, 9)).save(tmp_path / "gray.png")
+    with pytest.raises(InputError, match=r"no color photo.*of 1 image files"):
+        load_photos([tmp_path])
+    with pytest.raises(InputError, match="is not a folder"):
+        load_photos([tmp_path / "missing"])
+
+
+def test_split_depends_on_the_name_alone(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    for i in range(40):
+        Image.fromarray(photos[2]).save(tmp_path / f"{i}.png")
+    training, validation = load_photos([tmp_path]).split(0.25)
+    assert sorted(training.names + validation.names) == sorted(f"{i}.png" for i in range(40))
+    assert 3 <= len(validation.names) <= 20
+    for name in training.names[::2]:
+        (tmp_path / name).unlink()
+    assert load_photos([tmp_path]).split(0.25)[1].names == validation.names
+
+
+def test_batches_depend_on_seed_and_step_alone(photos: list[np.ndarray]) -> None:
+    # Asked for in any order, or from the middle of a run, it is the same batch.
+    backwards = {step: make_batch(photos, 16, 3, 7, step) for step in reversed(range(8))}
+    for first in (0, 5):
+        source = batches(photos, 16, 3, 7, first)
+        for step in range(first, 8):
+            np.testing.assert_array_equal(next(source), backwards[step])
+        source.close()
+    assert backwards[0].shape == (3, 16, 16, 3)
+    assert backwards[0].dtype == np.uint8
+    assert np.any(backwards[0] != backwards[1])
+    assert np.any(backwards[0] != make_batch(photos, 16, 3, 8, 0))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
+def test_crops_of_any_photo_stay_within_its_colors(height: int, width: int, seed: int) -> None:
+    image = np.full((height, width, 3), [10, 200, 90], np.uint8)
+    crop = random_crop(image, 8, np.random.default_rng(seed))
+    assert crop.shape == (8, 8, 3)
+    np.testing.assert_allclose(crop, np.broadcast_to(image[:1, :1], crop.shape), atol=1)
+
+
+def test_targets_are_the_mean_colors_of_the_cells(photos: list[np.ndarray]) -> None:
+    rgb = make_batch(photos, 16, 2, 0, 0)
+    luminance, ab = luminance_and_targets(jnp.asarray(rgb))
+    lab = rgb2lab(rgb)
+    np.testing.assert_allclose(luminance[..., 0], lab[..., 0], atol=1e-3)
+    for i, j in [(0, 0), (3, 1), (2, 3)]:
+        want = lab[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4, 1:].mean((1, 2))
+        np.testing.assert_allclose(ab[:, i, j], want, atol=1e-3)
+
+
+@pytest.mark.parametrize("uniform_share", [0.5, 1.0])
+def test_loss_agrees_with_the_reference_and_gray_crops_do_not_count(uniform_share: float) -> None:
+    rng = np.random.default_rng(0)
+    logits, ab = rng.normal(0, 2, (3, 2, 2, 313)), rng.uniform(-60, 60, (3, 2, 2, 2))
+    ab[1] = rng.uniform(-4.9, 4.9, (2, 2, 2))
+    prior = rng.dirichlet(np.full(313, 0.5))
+    weights = reference.rebalancing_weights(prior, uniform_share)
+    loss = jax.jit(jax.value_and_grad(rebalanced_loss, has_aux=True))
+    (got, plain), gradient = loss(jnp.float32(logits), jnp.float32(ab), jnp.float32(weights))
+    np.testing.assert_allclose((got, plain), reference.rebalanced_loss(logits, ab, weights), rtol=1e-4)
+    assert not np.any(gradient[1])
+    assert np.all(np.any(np.array(gradient)[[0, 2]], axis=(1, 2, 3)))
+    (got, _), gradient = loss(jnp.float32(logits), jnp.zeros((3, 2, 2, 2)), jnp.float32(weights))
+    assert got == 0
+    assert not np.any(gradient)
+
+
+def test_prior_is_a_distribution_over_the_colors_seen_that_rules_nothing_out(photos: list[np.ndarray]) -> None:
+    prior = np.array(empirical_prior(photos, crops=1, size=16))
+    np.testing.assert_allclose(prior.sum(), 1, rtol=1e-5)
+    assert np.all(prior > 0)
+    for rgb in ([150, 190, 250], [40, 90, 30]):
+        color = rgb2lab(np.array(rgb) / 255)[1:]
+        assert prior[np.linalg.norm(ab_bins() - color, axis=1) < 15].sum() > 0.1
+    assert prior[np.linalg.norm(ab_bins() - [0, -100], axis=1) < 20].sum() < 1e-2
+
+
+@pytest.fixture
+def compiled_once(monkeypatch: pytest.MonkeyPatch, photos: list[np.ndarray]) -> None:
+    """Runs of one configuration share what they compile, and look at few crops beside their own."""
+    prior = empirical_prior(photos, crops=1, size=16)
+    step = loop.make_step(CONFIG, rebalancing_weights(prior, CONFIG.uniform_share))
+    monkeypatch.setattr(loop, "VALIDATION_SIZE", CONFIG.size)
+    validate = loop.make_validation(CONFIG, photos, prior)
+    monkeypatch.setattr(loop, "empirical_prior", lambda *_: prior)
+    monkeypatch.setattr(loop, "make_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    with (folder / "log.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def assert_same(got: TrainingState, want: TrainingState) -> None:
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through = train(CONFIG, photos, photos, tmp_path / "through", validate_every=1)
+    rows = read_log(tmp_path / "through")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    np.testing.assert_allclose(np.load(tmp_path / "through" / "prior.npy").sum(), 1, rtol=1e-5)
+    # The finished run has nothing left to do.
+    assert_same(train(CONFIG, photos, photos, tmp_path / "through"), through)
+
+    def ctrl_c_in_the_second_step(*args: object) -> Iterator[np.ndarray]:
+        for i, batch in enumerate(batches(*args)):  # type: ignore[arg-type]
+            if i == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches", ctrl_c_in_the_second_step)
+        stopped = train(CONFIG, photos, photos, tmp_path / "resumed", validate_every=4)
+    assert int(stopped.step) == 2
+    assert_same(train(CONFIG, photos, photos, tmp_path / "resumed", validate_every=4), through)
+    assert [row["step"] for row in read_log(tmp_path / "resumed")] == [4, 6]
+
+    net = trained_network(through, CONFIG, "test", ["/somewhere/photos"])
+    net.save(tmp_path / "net.safetensors")
+    loaded = CIC.load(tmp_path / "net.safetensors")
+    assert loaded.manifest["training"]["step"] == 6
+    assert loaded.manifest["training"]["photos"] == ["photos"]
+
+
+def learning_rates(config: TrainingConfig) -> Callable[[int], float]:
+    return lambda step: float(config.rate(jnp.int32(step)))
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    rate = learning_rates(TrainingConfig(steps=100, warmup=10, decay=20, learning_rate=2.0))
+    np.testing.assert_allclose(
+        [rate(0), rate(4), rate(9), rate(50), rate(80), rate(90), rate(100)], [0.2, 1, 2, 2, 2, 1, 0]
+    )

@@ -1,5 +1,7 @@
 """The problem: energy, inputs, padding, from_distribution."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,3 +111,52 @@ def test_padding_changes_nothing(solver):
     assert not np.asarray(padded.chroma)[SHAPE[0] :].any()
     with pytest.raises(InputError, match="smaller"):
         problem(d).padded_to((5, 5))
+
+
+def colored_distribution(seed=0, cells=5, colors=7):
+    rng = np.random.default_rng(seed)
+    palette = 10.0 * rng.integers(-9, 10, (colors, 2))
+    return ColorDistribution(
+        jnp.asarray(rng.dirichlet(np.ones(colors), (cells, cells)), jnp.float32), jnp.asarray(palette, jnp.float32)
+    )
+
+
+def test_from_distribution_of_a_padded_photo_is_the_photos():
+    luminance = np.random.default_rng(3).uniform(0, 100, SHAPE).astype(np.float32)
+    alone = CoupledTVProblem.from_distribution(luminance, colored_distribution(), candidates=COUNT)
+    padded = np.pad(luminance, ((0, 5), (0, 2)), mode="edge")
+    within = CoupledTVProblem.from_distribution(padded, colored_distribution(), candidates=COUNT, extent=SHAPE)
+    corner = (slice(SHAPE[0]), slice(SHAPE[1]))
+    np.testing.assert_allclose(within.candidates[corner], alone.candidates)
+    np.testing.assert_allclose(within.weights[corner], alone.weights, rtol=1e-5)
+    u, w = within.mean(), within.weights
+    np.testing.assert_allclose(within.energy(u, w), alone.energy(u[corner], w[corner]), rtol=1e-5)
+
+
+def test_yuv_candidates_are_the_palettes_colors_as_displayable_at_the_luma():
+    color = pytest.importorskip("skimage.color")
+    luminance = np.random.default_rng(4).uniform(5, 95, SHAPE).astype(np.float32)
+    dist = colored_distribution()
+    lab = CoupledTVProblem.from_distribution(luminance, dist, candidates=COUNT)
+    yuv = CoupledTVProblem.from_distribution(luminance, dist, candidates=COUNT, space="yuv")
+    gray = color.lab2rgb(np.stack([luminance, 0 * luminance, 0 * luminance], -1))
+    np.testing.assert_allclose(yuv.luminance, 255 * gray.mean(-1), atol=0.05)
+    # Where the color is well inside sRGB at its own luma and at the gray's, nothing was projected.
+    levels = np.broadcast_to(luminance[..., None, None], (*SHAPE, COUNT, 1))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rgb = color.lab2rgb(np.concatenate([levels, np.asarray(lab.candidates)], -1))
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    uv = 255 * np.stack([(rgb[..., 2] - luma) / 2.03211, (rgb[..., 0] - luma) / 1.13983], -1)
+    y = np.asarray(yuv.luminance)[..., None]
+    shown = np.stack(
+        [y + 1.13983 * uv[..., 1], y - 0.39465 * uv[..., 0] - 0.58060 * uv[..., 1], y + 2.03211 * uv[..., 0]], -1
+    )
+    inside = (rgb > 0.01).all(-1) & (rgb < 0.99).all(-1) & (shown > 1).all(-1) & (shown < 254).all(-1)
+    assert inside.mean() > 0.1
+    np.testing.assert_allclose(np.asarray(yuv.candidates)[inside], uv[inside], atol=0.1)
+    # All of them are displayable at the gray's luma.
+    u, v = (np.asarray(yuv.candidates[..., i]) for i in (0, 1))
+    channels = np.stack([y + 1.13983 * v, y - 0.39465 * u - 0.58060 * v, y + 2.03211 * u])
+    assert channels.min() > -0.01
+    assert channels.max() < 255.01

@@ -140,6 +140,7 @@ def test_vmap_over_photos_equals_a_loop(net: CIC) -> None:
         np.testing.assert_allclose(mapped.probabilities[i], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_with_respect_to_photo_and_weights_match_differences(net: CIC) -> None:
     with float64():
         net = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), net)
@@ -184,9 +185,11 @@ def test_saved_and_loaded_weights_are_equal(net: CIC, tmp_path: Path, dtype: jnp
     loaded = CIC.load(tmp_path / "net.safetensors")
     assert (loaded.width, loaded.logit_scale, loaded.manifest["license"]) == (WIDTH, 4.0, "CC0-1.0")
     assert CIC.load(tmp_path / "net.safetensors", logit_scale=2.0).logit_scale == 2
-    for got, want in zip(jax.tree.leaves(loaded.variables), jax.tree.leaves(dict(net.variables)), strict=True):
+    saved = flatten_dict(net.variables)
+    for path, got in flatten_dict(loaded.variables).items():
         assert got.dtype == jnp.float32
-        np.testing.assert_array_equal(got, np.asarray(want).astype(dtype))
+        # Statistics stay in single precision: variances may exceed the range of float16.
+        np.testing.assert_array_equal(got, saved[path].astype(dtype if path[0] == "params" else jnp.float32))
     with pytest.raises(InputError, match="logit_scale must be positive, got -1"):
         CIC.load(tmp_path / "net.safetensors", logit_scale=-1)
     size = (tmp_path / "net.safetensors").stat().st_size

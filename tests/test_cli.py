@@ -187,10 +187,13 @@ def test_a_folder_of_everything(tmp_path: Path, fast: list[str], run: Run) -> No
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5000, 1), (10, 30_000)])
 def test_extreme_shapes(tmp_path: Path, fast: list[str], run: Run, height: int, width: int) -> None:
     save(tmp_path / "a.png", height, width)
-    code, out, err = run("colorize", tmp_path / "a.png", "--compare", *fast)
+    compare = ["--compare"] if width > 1 else []  # once is enough: every new shape compiles for seconds
+    code, out, err = run("colorize", tmp_path / "a.png", *compare, *fast)
     assert (code, len(out), err) == (0, 1, [])
     with Image.open(tmp_path / "a-color.png") as image:
         assert image.size == (width, height)
+    if not compare:
+        return
     with Image.open(tmp_path / "a-color-compare.png") as image:
         assert max(image.size) <= 3 * 1024 + 12
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.parsing import EXIT_INTERRUPTED
+from jaxcolor.cli.parsing import EXIT_INTERRUPTED, progress_bar_wanted
 from jaxcolor.constants import INPUT_MULTIPLE
 from jaxcolor.errors import InputError
 
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.validation_share}; give more photos or another --validation-share"
         )
     print(f"{len(training.images)} photos to train on, {len(validation.images)} to validate")
-    state = train(config, training.images, validation.images, args.run_folder, args.validate_every)
+    bar = progress_bar_wanted(quiet=False)
+    state = train(config, training.images, validation.images, args.run_folder, args.validate_every, bar)
     net = trained_network(state, config, args.name, [str(folder) for folder in args.folders])
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")

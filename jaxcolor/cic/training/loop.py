@@ -154,6 +154,7 @@ def train(
     validation: Sequence[np.ndarray],
     folder: Path,
     validate_every: int = 500,
+    progress_bar: bool = True,
 ) -> TrainingState:
     """Train in ``folder`` (checkpoints, ``log.csv``), resuming from its last checkpoint if there is one.
 
@@ -177,7 +178,8 @@ def train(
             state = checkpoints.restore(latest, args=ocp.args.StandardRestore(state))
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
-        progress = tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step", smoothing=0.05)
+        numbers, off = range(first, config.steps), not progress_bar
+        progress = tqdm(numbers, initial=first, total=config.steps, unit="step", smoothing=0.05, disable=off)
         recent, start = [], time.perf_counter()
         try:
             for number in progress:

@@ -135,9 +135,7 @@ def test_scaling_keeps_lightness_and_hue_and_ends_on_the_cube() -> None:
 def test_scaling_agrees_with_a_scan_along_the_ray() -> None:
     lab = colors_out_of_gamut(200)
     steps = np.linspace(0, 1, 2001)
-    rays = np.stack(
-        [np.broadcast_to(lab[:, :1], (200, 2001)), *(lab[:, i, None] * steps for i in (1, 2))], -1
-    )
+    rays = np.stack([np.broadcast_to(lab[:, :1], (200, 2001)), *(lab[:, i, None] * steps for i in (1, 2))], -1)
     srgb = lab_to_srgb(jnp.asarray(rays, jnp.float32))
     inside = np.array(jnp.all((srgb >= -1e-4) & (srgb <= 1 + 1e-4), axis=-1))
     want = steps[np.maximum(np.argmin(np.c_[inside, np.zeros(200)], axis=1) - 1, 0)]

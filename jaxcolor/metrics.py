@@ -346,9 +346,9 @@ def _channels(color: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _safe_sqrt(square: jax.Array) -> jax.Array:
-    """√ with derivative 0 at 0; below 0, which only rounding reaches, it is 0."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    """√ with derivative 0 at 0; below 0, which only rounding reaches, it is 0; NaN stays NaN."""
+    nothing = square <= 0
+    return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, square)))
 
 
 def _length(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -88,7 +88,9 @@ def colorize(
         if output is not None:
             check_output(output, overwrite=overwrite, source=gray.source)
         net = weights if isinstance(weights, CIC) else _loaded(weights)
-        require_memory(gray.shape, chosen.candidates if chosen.method == "coupled-tv" else 0)
+        # The padded size, because that is what is computed.
+        padded = (bucket(gray.shape[0]), bucket(gray.shape[1]))
+        require_memory(padded, chosen.candidates if chosen.method == "coupled-tv" else 0)
     with clock("network"):
         photo = _padded(gray.luminance)
         distribution = _predict(net, photo, chosen)
@@ -165,7 +167,7 @@ def _annealed_mean(
         np.pad(resampling_matrix(cells, size), ((0, padded - size), (0, 0))) for cells, size, padded in lengths
     )
     full = resample(mean, rows, columns)
-    return (full[..., 0], full[..., 1]), {}
+    return (full[..., 0], full[..., 1]), {"status": "read out"}
 
 
 def _coupled_tv(

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import imagecodecs
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
@@ -21,7 +22,7 @@ from skimage.color import rgb2lab
 
 from jaxcolor.cic import weights as weights_module
 from jaxcolor.cic.predict import CIC
-from jaxcolor.cic.training.loop import TrainingConfig
+from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_state
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
 from jaxcolor.cli import doctor, parsing
@@ -573,10 +574,9 @@ def train_arguments(tmp_path: Path) -> list[Any]:
 def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What surrounds the training: photos in, weights out, and what is wrong in one line."""
 
-    def train(config: TrainingConfig, training: list, validation: list, *rest: Any) -> SimpleNamespace:
+    def train(config: TrainingConfig, training: list, validation: list, *rest: Any) -> TrainingState:
         assert (len(training), len(validation)) == (9, 3)
-        variables = random_variables(config.width)
-        return SimpleNamespace(step=3, averaged_variables=lambda: variables)
+        return initial_state(config, jnp.full(313, 1 / 313)).replace(step=jnp.int32(3))
 
     monkeypatch.setattr("jaxcolor.cic.training.loop.train", train)
     color_photos(tmp_path / "photos")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import rgb2lab
 
+from jaxcolor.cic.network import CICNetwork
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
@@ -171,7 +172,7 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch, photos: list[np.ndarray]) -> 
     prior = empirical_prior(photos, crops=1, size=16)
     step = loop.make_step(CONFIG, rebalancing_weights(prior, CONFIG.uniform_share))
     monkeypatch.setattr(loop, "VALIDATION_SIZE", CONFIG.size)
-    validate = loop.make_validation(CONFIG, photos, prior)
+    validate = loop.make_validation(CONFIG, photos, photos, prior)
     monkeypatch.setattr(loop, "empirical_prior", lambda *_: prior)
     monkeypatch.setattr(loop, "make_step", lambda *_: step)
     monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
@@ -213,7 +214,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert_same(train(CONFIG, photos, photos, tmp_path / "resumed", validate_every=4), through)
     assert [row["step"] for row in read_log(tmp_path / "resumed")] == [4, 6]
 
-    net = trained_network(through, CONFIG, "test", ["/somewhere/photos"])
+    net = trained_network(through, CONFIG, photos, "test", ["/somewhere/photos"])
     net.save(tmp_path / "net.safetensors")
     loaded = CIC.load(tmp_path / "net.safetensors")
     assert loaded.manifest["training"]["step"] == 6
@@ -229,3 +230,19 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     np.testing.assert_allclose(
         [rate(0), rate(4), rate(9), rate(50), rate(80), rate(90), rate(100)], [0.2, 1, 2, 2, 2, 1, 0]
     )
+
+
+def test_statistics_of_the_averaged_weights_are_those_of_their_activations(photos: list[np.ndarray]) -> None:
+    """Whatever the running statistics are: the network in prediction mode agrees with batch mode on those crops."""
+    prior = jnp.full(313, 1 / 313)
+    state = loop.initial_state(CONFIG, prior)
+    wrong = jax.tree.map(lambda x: x + 100, state.batch_stats)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "STATISTICS_BATCHES", 1)
+        variables = loop.make_averaged_variables(CONFIG, photos)(state.replace(batch_stats=wrong))
+    luminance, _ = luminance_and_targets(
+        jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, loop.STATISTICS_SEED, 0))
+    )
+    network = CICNetwork(CONFIG.width)
+    trained, _ = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(network.apply(variables, luminance), trained, atol=2e-3)

@@ -52,7 +52,8 @@ class CICNetwork(nn.Module):
     32,236,011 parameters (83.6 GFLOP for a 256 x 256 image), 1/4 has about 2.1 million.
 
     Called with ``luminance`` ``[N, H, W, 1]``, L* in [0, 100], H and W multiples of 8; returns logits
-    ``[N, H/4, W/4, 313]``. With ``train=True`` batch normalisation uses and updates the statistics of the batch.
+    ``[N, H/4, W/4, 313]``. With ``train=True`` batch normalisation uses the statistics of the batch, and the running
+    ones move toward them by ``1 - momentum``.
 
     >>> network = CICNetwork(width=1 / 16)
     >>> shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
@@ -61,6 +62,7 @@ class CICNetwork(nn.Module):
     """
 
     width: float = 1.0
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(self, luminance: jax.Array, train: bool = False) -> jax.Array:
@@ -72,7 +74,7 @@ class CICNetwork(nn.Module):
                 name = f"model{number}_{2 * i}"
                 x = nn.relu(self._conv(block.channels, stride, block.dilation, name)(x))
             x = nn.BatchNorm(
-                use_running_average=not train, momentum=0.99, epsilon=1e-5, name=f"model{number}_{2 * i + 2}"
+                use_running_average=not train, momentum=self.momentum, epsilon=1e-5, name=f"model{number}_{2 * i + 2}"
             )(x)
         x = TransposedConvolution(self._channels(HEAD_CHANNELS), name="model8_0")(x)
         x = nn.relu(x)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report["seconds"].items())
     print(f"picture        {picture}  ({report['width']}×{report['height']})")
     print(f"comparison     {comparison}")
-    print(f"method         {report['method']}, {report.get('status', 'read out')}")
+    print(f"method         {report['method']}, {report['status']}")
     print(f"colorfulness   {report['colorfulness']:.1f} (gray: 0)   saturation {report['saturation']:.2f}")
     print(f"out of gamut   {100 * report['out_of_gamut_share']:.1f} % of pixels, brought back with L* and hue kept")
     print(f"seconds        {seconds}")

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(training.images)} photos to train on, {len(validation.images)} to validate")
     bar = progress_bar_wanted(quiet=False)
     state = train(config, training.images, validation.images, args.run_folder, args.validate_every, bar)
-    net = trained_network(state, config, args.name, [str(folder) for folder in args.folders])
+    net = trained_network(state, config, training.images, args.name, [str(folder) for folder in args.folders])
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")
     if int(state.step) < config.steps:

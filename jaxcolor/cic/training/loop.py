@@ -21,11 +21,13 @@ from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
+from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 
 Variables = dict[str, Any]
 MINIMAL_VARIANCE_OF_SQUARES = 0.99
 VALIDATION_SEED, VALIDATION_SIZE = 2**31 - 1, 128
+STATISTICS_SEED, STATISTICS_BATCHES = 2**31 - 2, 12
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,6 @@ class TrainingState:
     batch_stats: Variables
     average: Variables
     optimiser: Any
-
-    def averaged_variables(self) -> Variables:
-        """The variables to predict with."""
-        return {"params": self.average, "batch_stats": self.batch_stats}
 
 
 def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
@@ -122,12 +120,40 @@ def make_step(config: TrainingConfig, class_weights: jax.Array) -> Callable[...,
     return jax.jit(step, donate_argnums=0)
 
 
+def make_averaged_variables(
+    config: TrainingConfig, images: Sequence[np.ndarray]
+) -> Callable[[TrainingState], Variables]:
+    """A function of the state: the averaged weights with batch statistics of their own, to predict with.
+
+    The running statistics belong to the latest weights. With the averaged ones they are off by so much that the
+    network is worse than without averaging (Izmailov et al. 2018 make the same correction), so the statistics are
+    taken anew over a few training batches.
+    """
+    network = CICNetwork(config.width, momentum=0.0)
+    seeds = range(STATISTICS_BATCHES)
+    crops = [make_batch(images, config.size, config.batch, STATISTICS_SEED, i) for i in seeds]
+
+    @jax.jit
+    def statistics(state: TrainingState, rgb: jax.Array) -> Variables:
+        variables = {"params": state.average, "batch_stats": state.batch_stats}
+        luminance, _ = luminance_and_targets(rgb)
+        return network.apply(variables, luminance, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+    def averaged(state: TrainingState) -> Variables:
+        each = [statistics(state, rgb) for rgb in crops]
+        mean = jax.tree.map(lambda *values: jnp.mean(jnp.stack(values), 0), *each)
+        return {"params": state.average, "batch_stats": mean}
+
+    return averaged
+
+
 def make_validation(
-    config: TrainingConfig, images: Sequence[np.ndarray], prior: jax.Array
+    config: TrainingConfig, training: Sequence[np.ndarray], validation: Sequence[np.ndarray], prior: jax.Array
 ) -> Callable[[TrainingState], dict[str, float]]:
     """A function of the state: held-out cross-entropy and error of the mean color, beside those without a network."""
+    averaged_variables = make_averaged_variables(config, training)
     network, palette = CICNetwork(config.width), jnp.asarray(ab_bins())
-    crops = [make_batch(images, VALIDATION_SIZE, 32, VALIDATION_SEED, i) for i in range(8)]
+    crops = [make_batch(validation, VALIDATION_SIZE, 32, VALIDATION_SEED, i) for i in range(8)]
     # Rebalanced training adds the log class weights to the log-probabilities; they are taken off again.
     offset = jnp.log(rebalancing_weights(prior, config.uniform_share))
 
@@ -141,7 +167,8 @@ def make_validation(
         return jnp.stack([cross_entropy(logits, ab)[0].mean(), cross_entropy(baseline, ab)[0].mean(), *squares])
 
     def validate(state: TrainingState) -> dict[str, float]:
-        values = np.mean([measure(state.averaged_variables(), crop) for crop in crops], 0)
+        variables = averaged_variables(state)
+        values = np.mean([measure(variables, crop) for crop in crops], 0)
         names = ("cross_entropy", "cross_entropy_prior", "ab_rmse", "ab_rmse_gray")
         return dict(zip(names, [*values[:2], *np.sqrt(values[2:])], strict=True))
 
@@ -165,7 +192,7 @@ def train(
     prior = empirical_prior(training, config.seed)
     np.save(folder / "prior.npy", prior)
     state = initial_state(config, prior)
-    validate = make_validation(config, validation, prior)
+    validate = make_validation(config, training, validation, prior)
     step = make_step(config, rebalancing_weights(prior, config.uniform_share))
     logging.getLogger("absl").setLevel(logging.WARNING)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -175,7 +202,7 @@ def train(
         ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options) as checkpoints,
     ):
         if (latest := checkpoints.latest_step()) is not None:
-            state = checkpoints.restore(latest, args=ocp.args.StandardRestore(state))
+            state = _restored(checkpoints, latest, state, folder)
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
         numbers, off = range(first, config.steps), not progress_bar
@@ -205,6 +232,15 @@ def train(
     return state
 
 
+def _restored(checkpoints: ocp.CheckpointManager, step: int, like: TrainingState, folder: Path) -> TrainingState:
+    try:
+        return checkpoints.restore(step, args=ocp.args.StandardRestore(like))
+    except ValueError as error:
+        raise InputError(
+            f"the checkpoints in {folder} are of another network; give the width of that run, or another folder"
+        ) from error
+
+
 def _append(path: Path, row: dict[str, Any]) -> None:
     fresh = not path.exists()
     with path.open("a", newline="") as file:
@@ -214,8 +250,11 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
 
 
-def trained_network(state: TrainingState, config: TrainingConfig, name: str, folders: Sequence[str]) -> CIC:
-    """The averaged weights as a :class:`CIC` whose manifest tells how they were made."""
+def trained_network(
+    state: TrainingState, config: TrainingConfig, images: Sequence[np.ndarray], name: str, folders: Sequence[str]
+) -> CIC:
+    """The averaged weights as a :class:`CIC` whose manifest tells how they were made; ``images`` trained them."""
     training = {"photos": [Path(folder).name for folder in folders], "step": int(state.step), **asdict(config)}
     manifest = Manifest(name=name, training=training)
-    return CIC(state.averaged_variables(), width=config.width, manifest=manifest)
+    variables = make_averaged_variables(config, images)(state)
+    return CIC(variables, width=config.width, manifest=manifest)

@@ -38,13 +38,15 @@ def bytes_available() -> int:
     return min([psutil.virtual_memory().available, *_container_limits()])
 
 
-def require_memory(shape: tuple[int, int], candidates: int) -> None:
+def require_memory(shape: tuple[int, int], candidates: int, padded: tuple[int, int] | None = None) -> None:
     """Raise :class:`InputError`, naming the size that would fit, if a photo of ``shape`` needs more than there is.
+
+    ``padded`` is the shape that is computed on; None: the photo's own.
 
     >>> require_memory((100, 100), 10)
     """
     height, width = shape
-    needed, available = bytes_needed(height * width, candidates), bytes_available()
+    needed, available = bytes_needed(math.prod(padded or shape), candidates), bytes_available()
     if needed <= available:
         return
     fitting = max(0, available - _BYTES_FIXED) / (needed - _BYTES_FIXED)

@@ -88,9 +88,8 @@ def colorize(
         if output is not None:
             check_output(output, overwrite=overwrite, source=gray.source)
         net = weights if isinstance(weights, CIC) else _loaded(weights)
-        # The padded size, because that is what is computed.
         padded = (bucket(gray.shape[0]), bucket(gray.shape[1]))
-        require_memory(padded, chosen.candidates if chosen.method == "coupled-tv" else 0)
+        require_memory(gray.shape, chosen.candidates if chosen.method == "coupled-tv" else 0, padded)
     with clock("network"):
         photo = _padded(gray.luminance)
         distribution = _predict(net, photo, chosen)

@@ -61,7 +61,7 @@ def test_nothing_is_computed_before_the_refusal(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(memory, "bytes_available", lambda: GIGABYTE)
     monkeypatch.setattr("jaxcolor.pipeline._predict", None)
     gray = jc.GrayImage(np.full((2000, 3000), 50, np.float32))
-    with pytest.raises(jc.InputError, match=r"3000×2000 pixels need about 3\.8 GB .* resize it to \d+×\d+"):
+    with pytest.raises(jc.InputError, match=r"3000×2000 pixels need about 4\.0 GB .* resize it to \d+×\d+"):
         jc.colorize(gray, tmp_path / "a.png", weights=jc.CIC({}))
     assert list(tmp_path.iterdir()) == []
 

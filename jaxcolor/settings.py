@@ -30,7 +30,7 @@ class Settings:
     fidelity: float | None = None
     coupling: float | None = None
     steps: int = 500
-    refinement_steps: int = 100
+    refinement_steps: int = 25
 
     def __post_init__(self) -> None:
         checks = {

@@ -74,7 +74,7 @@ def colorize(
             written then.
         KeyboardInterrupt: on Ctrl-C; nothing is written.
 
-    Cost: at 512 x 512 about 12 s on two slow CPU cores after compilation, growing linearly with the pixels.
+    Cost: linear in the pixels and in the number of steps; see the README for memory.
 
     >>> import jaxcolor as jc
     >>> result = jc.colorize(np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64), steps=5)

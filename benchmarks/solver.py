@@ -106,8 +106,8 @@ def fused_c(problem: ctv.CoupledTVProblem, steps: int) -> Callable[[], object] |
 
     state = ctv.PrimalDual(SIGMA, TAU, RHO).init(problem)
     groups = [
-        planes((*problem.candidate_planes[0], *problem.candidate_planes[1])),
-        *map(planes, (state.weights, state.chroma, state.extrapolated, state.dual)),
+        planes(layer for planes in problem.candidate_planes for layer in np.moveaxis(np.asarray(planes), 1, 0)),
+        *map(planes, (np.moveaxis(np.asarray(state.weights), 1, 0), state.chroma, state.extrapolated, state.dual)),
     ]
     strength = np.array(edge_strength(problem.luminance, problem.coupling, 0.0))
     numbers = [ctypes.c_float(v) for v in (SIGMA, TAU, LAM, RHO)]

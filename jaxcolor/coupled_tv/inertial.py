@@ -20,12 +20,12 @@ from jaxcolor.coupled_tv.operators import (
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.trees import Number, Planes, register
-from jaxcolor.coupled_tv.weights import descend, extrapolate, squared_distance, weighted_mean
+from jaxcolor.coupled_tv.weights import descend, weighted_mean
 
 
 @dataclass(frozen=True)
 class InertialState:
-    """u^k and u^{k-1} (pairs of planes), w^k and w^{k-1} (k planes each)."""
+    """u^k and u^{k-1} (pairs of planes), w^k and w^{k-1} (``[H, k, W]``)."""
 
     chroma: Pair
     previous_chroma: Pair
@@ -95,16 +95,16 @@ class InertialForwardBackward:
         ahead = tuple(u + self.inertia * (u - old) for u, old in zip(state.chroma, state.previous_chroma, strict=True))
         slopes = _total_variation_gradient(ahead, strength, problem.extent, always)  # type: ignore[arg-type]
         local = metric(strength, problem.extent)
-        mean = weighted_mean(state.weights, problem.candidate_planes)
+        mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
         new = problem.project(
             tuple(  # type: ignore[arg-type]
                 (local * v - slope + fidelity * m) / (local + fidelity)
                 for v, slope, m in zip(ahead, slopes, mean, strict=True)
             )
         )
-        extrapolated = extrapolate(state.weights, state.previous_weights, self.weight_inertia)
+        extrapolated = state.weights + self.weight_inertia * (state.weights - state.previous_weights)
         amount = self.weight_step * (fidelity / 2)
-        weights, _ = descend(extrapolated, new, problem.candidate_planes, amount, always)
+        weights = descend(extrapolated, new, problem.candidate_planes, amount, always)
         return InertialState(new, state.chroma, weights, state.weights)
 
     def energy(self, problem: CoupledTVProblem, state: InertialState) -> Array:
@@ -122,7 +122,7 @@ class InertialForwardBackward:
         (u, v), (u_old, v_old) = state.chroma, state.previous_chroma
         image = inside(problem.shape, problem.extent)
         kinetic = total(jnp.where(image, factor * ((u - u_old) ** 2 + (v - v_old) ** 2), 0))
-        moved = total(jnp.where(image, squared_distance(state.weights, state.previous_weights), 0))
+        moved = total(jnp.where(image, jnp.square(state.weights - state.previous_weights).sum(-2), 0))
         step = jnp.asarray(self.weight_step, moved.dtype)
         return (
             self.energy(problem, state) + kinetic + jnp.where(step > 0, moved / (2 * jnp.where(step > 0, step, 1)), 0)

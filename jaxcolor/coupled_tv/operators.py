@@ -130,11 +130,14 @@ def computed_once(always: Array, function: Callable[..., Any], *operands: Any) -
     the plain expression; what is best there has not been measured.
     """
 
-    def guarded(*args: Any) -> Any:
-        shapes = jax.eval_shape(function, *args)
-        return lax.cond(always, function, lambda *_: jax.tree.map(jnp.zeros_like, shapes), *args)
+    # Traced once for all three uses.
+    traced = jax.jit(function, inline=True)
 
-    return lax.platform_dependent(*operands, cpu=guarded, default=function)
+    def guarded(*args: Any) -> Any:
+        shapes = jax.eval_shape(traced, *args)
+        return lax.cond(always, traced, lambda *_: jax.tree.map(jnp.zeros_like, shapes), *args)
+
+    return lax.platform_dependent(*operands, cpu=guarded, default=traced)
 
 
 def _shift(plane: Array, axis: int, by: int) -> Array:

@@ -26,8 +26,8 @@ from jaxcolor.errors import InputError
 class PrimalDualState:
     """What one iteration hands to the next; all planes ``[H, W]``.
 
-    ``chroma`` u = (U, V); ``extrapolated`` ū; ``weights`` w, k planes; ``dual`` p, five planes: one for luminance,
-    two for ∇U, two for ∇V.
+    ``chroma`` u = (U, V); ``extrapolated`` ū; ``weights`` w ``[H, k, W]``; ``dual`` p, five planes: one for
+    luminance, two for ∇U, two for ∇V.
     """
 
     chroma: Pair
@@ -112,19 +112,17 @@ class PrimalDual:
         tau, fidelity = self.primal_step, problem.fidelity
         always = jnp.asarray(self.dual_step) > 0
         dual = self._ascend(problem, state, always)
-        weights, mean = descend(
-            state.weights,
-            state.extrapolated,
-            problem.candidate_planes,
-            self.weight_step * (fidelity / 2),
-            always,
-        )
-        new = problem.project(
-            tuple(  # type: ignore[arg-type]
+        amount = self.weight_step * (fidelity / 2)
+        weights = descend(state.weights, state.extrapolated, problem.candidate_planes, amount, always)
+
+        def proximal(chroma: Pair, dual: tuple[Plane, ...], weights: Planes, candidates: tuple[Planes, Planes]) -> Pair:
+            mean = weighted_mean(weights, candidates)
+            return tuple(  # type: ignore[return-value]
                 (u + tau * divergence_of_inner(x, y) + tau * fidelity * m) / (1 + tau * fidelity)
-                for u, x, y, m in zip(state.chroma, dual[1::2], dual[2::2], mean, strict=True)
+                for u, x, y, m in zip(chroma, dual[1::2], dual[2::2], mean, strict=True)
             )
-        )
+
+        new = problem.project(computed_once(always, proximal, state.chroma, dual, weights, problem.candidate_planes))
         ahead = tuple(2 * n - u for n, u in zip(new, state.chroma, strict=True))
         return PrimalDualState(new, ahead, weights, dual)  # type: ignore[arg-type]
 

@@ -139,8 +139,7 @@ class CoupledTVProblem:
     @property
     def count(self) -> int:
         """Number k of candidates."""
-        planes = self.weight_planes
-        return len(planes) if isinstance(planes, tuple) else planes.shape[-3]
+        return self.weight_planes.shape[-2]
 
     def mean(self) -> Array:
         """``Σ_i w_i c_i`` ``[H, W, 2]`` of the initial weights: where every solver starts."""
@@ -208,10 +207,10 @@ class CoupledTVProblem:
         height, width = self.shape
         if shape[0] < height or shape[1] < width:
             raise InputError(f"cannot pad {height}×{width} pixels to the smaller {shape[0]}×{shape[1]}")
-        border = [(0, shape[0] - height), (0, shape[1] - width)]
+        rows, columns = (0, shape[0] - height), (0, shape[1] - width)
 
         def pad(planes: Array, value: float = 0.0) -> Array:
-            return jnp.pad(planes, [(0, 0)] * (planes.ndim - 2) + border, constant_values=value)
+            return jnp.pad(planes, (rows, (0, 0), columns), constant_values=value)
 
         # All candidates gray and all weights equal: nothing ever moves in the padding.
         extent = (jnp.int32(height), jnp.int32(width)) if self.extent is None else self.extent
@@ -219,9 +218,9 @@ class CoupledTVProblem:
             CoupledTVProblem,
             **vars(self)
             | {
-                "luminance": pad(self.luminance),
+                "luminance": jnp.pad(self.luminance, (rows, columns)),
                 "candidate_planes": jax.tree.map(pad, self.candidate_planes),
-                "weight_planes": jax.tree.map(lambda w: pad(w, 1 / self.count), self.weight_planes),
+                "weight_planes": pad(self.weight_planes, 1 / self.count),
                 "extent": extent,
             },
         )
@@ -252,7 +251,7 @@ def _fill(
 
 @jax.jit
 def _cut(candidates: Array, weights: Array) -> tuple[tuple[Planes, Planes], Planes]:
-    """Planes of the arrays; in one compiled call, because there are 3k of them to cut out."""
+    """Planes of the arrays; compiled, so that no copy of the candidates is left between the two axes moved."""
     return (split(candidates[..., 0]), split(candidates[..., 1])), split(weights)
 
 

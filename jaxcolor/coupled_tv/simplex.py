@@ -9,18 +9,17 @@ the entries in decreasing order ``θ = max_j (v_1 + … + v_j - 1) / j``. Two wa
   many steps: the program stays small at any k.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcolor.coupled_tv.trees import Planes
-
 SORTED_UP_TO = 16
 """Longest vector that is sorted by a network: 60 comparators at 16, and compile time grows with their number."""
 
 
+@jax.custom_jvp
 def project_simplex(v: Array) -> Array:
     """The point of the simplex nearest to one vector ``v`` ``[k]``, k ≥ 1; ``jax.vmap`` it for more.
 
@@ -31,59 +30,55 @@ def project_simplex(v: Array) -> Array:
     [0.3, 0.7, 0.0]
     """
     # The projection does not change when all entries shift; near 0 nothing is lost to rounding.
-    v = v - lax.stop_gradient(v.max())
-    entries: Planes = tuple(v) if v.shape[0] <= SORTED_UP_TO else v
-    return jax.nn.relu(v - simplex_threshold(entries))
+    v = v - v.max()
+    threshold = threshold_by_sorting(list(v)) if v.shape[0] <= SORTED_UP_TO else threshold_by_newton(v)
+    return lax.max(v - threshold, jnp.zeros_like(v))
 
 
-@jax.custom_jvp
-def simplex_threshold(entries: Planes) -> Array:
-    """θ with ``Σ max(v_i - θ, 0) = 1``, elementwise over ``entries``.
+@project_simplex.defjvp
+def _project_simplex_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    projected = project_simplex(*primals)
+    return projected, along_simplex(projected, *tangents)
 
-    ``entries`` is a tuple of k arrays of one shape (the sorting network) or one array ``[k, ...]`` (Newton's method).
+
+def along_simplex(projected: Array, direction: Array, axis: int = 0) -> Array:
+    """Derivative of the projection in a ``direction``, where its result is ``projected``; vectors lie along ``axis``.
+
+    Σ over the support of (v_i - θ) = 1, so dθ is the mean of dv over the support, which is never empty.
     """
-    if isinstance(entries, tuple):
-        return _threshold_by_sorting(entries)
-    return _threshold_by_newton(jnp.asarray(entries))
+    support = (projected > 0).astype(direction.dtype)
+    threshold = (support * direction).sum(axis, keepdims=True) / jnp.maximum(support.sum(axis, keepdims=True), 1)
+    return support * (direction - threshold)
 
 
-@simplex_threshold.defjvp
-def _simplex_threshold_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
-    # Σ over the support of (v_i - θ) = 1, so dθ is the mean of dv over the support, which is never empty.
-    (entries,), (moved,) = primals, tangents
-    threshold = simplex_threshold(entries)
-    if isinstance(entries, tuple):
-        shares = [(v > threshold).astype(threshold.dtype) for v in entries]
-        slope = sum((s * dv for s, dv in zip(shares, moved, strict=True)), jnp.zeros_like(threshold))
-        return threshold, slope / jnp.maximum(sum(shares), 1)
-    support = (entries > threshold).astype(threshold.dtype)
-    return threshold, (support * moved).sum(0) / jnp.maximum(support.sum(0), 1)
-
-
-def _threshold_by_sorting(entries: tuple[Array, ...]) -> Array:
+def threshold_by_sorting(entries: Sequence[Array]) -> Array:
+    """θ with ``Σ max(v_i - θ, 0) = 1``, elementwise over k arrays of one shape."""
     v = list(entries)
     for i, j in _sorting_network(len(v)):
-        v[i], v[j] = jnp.maximum(v[i], v[j]), jnp.minimum(v[i], v[j])
+        v[i], v[j] = lax.max(v[i], v[j]), lax.min(v[i], v[j])
     # Relative to the largest entry, so that nothing is lost to rounding when all entries are large.
     largest, partial, best = v[0], jnp.zeros_like(v[0]), jnp.full_like(v[0], -1)
     for count, value in enumerate(v[1:], start=2):
         partial = partial + (value - largest)
-        best = jnp.maximum(best, (partial - 1) * (1 / count))
+        best = lax.max(best, (partial - 1) * (1 / count))
     return largest + best
 
 
-def _threshold_by_newton(v: Array) -> Array:
-    largest = v.max(0)
+def threshold_by_newton(v: Array, axis: int = 0) -> Array:
+    """θ with ``Σ max(v_i - θ, 0) = 1`` of all vectors along ``axis``."""
+    largest = v.max(axis, keepdims=True)
     v = v - largest
 
     def improve(threshold: Array) -> Array:
         support = v > threshold
         # The largest entry, now 0, stays in the support: θ < 0, even when rounding says otherwise.
-        return (jnp.where(support, v, 0).sum(0) - 1) / jnp.maximum(support.sum(0), 1).astype(v.dtype)
+        return (jnp.where(support, v, 0).sum(axis, keepdims=True) - 1) / jnp.maximum(
+            support.sum(axis, keepdims=True), 1
+        ).astype(v.dtype)
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         _, moved, count = carry
-        return moved & (count <= v.shape[0])
+        return moved & (count <= v.shape[axis])
 
     def advance(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         threshold, _, count = carry
@@ -92,7 +87,8 @@ def _threshold_by_newton(v: Array) -> Array:
 
     # θ ≥ max - 1, attained when one entry takes all: below it no entry can be in the support.
     start = improve(jnp.full_like(largest, -1))
-    return largest + lax.while_loop(unfinished, advance, (start, jnp.array(True), jnp.array(0)))[0]
+    least = lax.while_loop(unfinished, advance, (start, jnp.array(True), jnp.array(0)))[0]
+    return jnp.squeeze(largest + least, axis)
 
 
 def _sorting_network(size: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxcolor.coupled_tv.checks import check_step
 from jaxcolor.coupled_tv.trees import Number, make, register
@@ -95,7 +95,12 @@ class Solution:
 
     def cropped(self, height: int, width: int) -> "Solution":
         """The top left corner, which undoes ``problem.padded_to``."""
-        state = jax.tree.map(lambda plane: plane[..., :height, :width], self.state)
+
+        def crop(values: Array) -> Array:
+            rows = -3 if values.ndim - self.status.ndim == 3 else -2
+            return lax.slice_in_dim(lax.slice_in_dim(values, 0, height, axis=rows), 0, width, axis=-1)
+
+        state = jax.tree.map(crop, self.state)
         return make(Solution, **(vars(self) | {"state": state}))
 
     def message(self) -> str | Sequence[str]:

@@ -10,8 +10,9 @@ Number = float | Array
 """A parameter: a Python number, or a scalar array, possibly traced."""
 Plane = Array
 """One value per pixel, ``[H, W]``."""
-Planes = tuple[Array, ...] | Array
-"""k values per pixel: a tuple of k planes, or for many candidates one array ``[k, H, W]``."""
+Planes = Array
+"""k values per pixel, ``[H, k, W]``: the k values of one row of pixels lie together. Measured on CPU: faster than k
+planes ``[H, W]``, because a loop over a row finds what all k share in the nearest cache."""
 
 
 def register(cls: type, leaves: tuple[str, ...], static: tuple[str, ...] = ()) -> None:

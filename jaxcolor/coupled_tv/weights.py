@@ -1,86 +1,85 @@
-"""What every solver does with the weights w and the candidates c of all pixels, for few and for many candidates.
+"""What every solver does with the weights w and the candidates c of all pixels.
 
-Up to ``SORTED_UP_TO`` candidates each w_i is a plane of its own: XLA:CPU is several times slower when they are
-stacked, because every write to a part of an array is a copy. Beyond that, one array ``[k, H, W]`` keeps
-programs and compile times small at any k.
+Both are :data:`~jaxcolor.coupled_tv.trees.Planes` ``[..., H, k, W]``. Sums over few candidates are written layer by
+layer, which XLA:CPU compiles to one vectorised pass where a reduction is not one. Derivatives are written for
+the whole array: the derivative of cutting out one layer would be an array of zeros around it, k times.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxcolor.coupled_tv.operators import Pair, computed_once
-from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, simplex_threshold
+from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_simplex, threshold_by_newton, threshold_by_sorting
 from jaxcolor.coupled_tv.trees import Number, Planes
 
 
 def split(values: Array) -> Planes:
-    """``[H, W, k]`` as k planes."""
-    count = values.shape[-1]
-    if count <= SORTED_UP_TO:
-        return tuple(values[..., i] for i in range(count))
-    return jnp.moveaxis(values, -1, -3)
+    """``[..., H, W, k]`` as planes."""
+    return jnp.swapaxes(values, -1, -2)
 
 
 def join(planes: Planes) -> Array:
-    """The array ``[H, W, k]`` of k planes, the inverse of :func:`split`."""
-    return jnp.stack(planes, -1) if isinstance(planes, tuple) else jnp.moveaxis(planes, -3, -1)
+    """The array ``[..., H, W, k]`` of planes, the inverse of :func:`split`."""
+    return jnp.swapaxes(planes, -1, -2)
 
 
 def weighted_mean(weights: Planes, candidates: tuple[Planes, Planes]) -> Pair:
     """``Σ_i w_i c_i``, two planes."""
-    return _sum(_each(jnp.multiply, weights, candidates[0])), _sum(_each(jnp.multiply, weights, candidates[1]))
+    return _sum_of_products(weights, candidates[0]), _sum_of_products(weights, candidates[1])
 
 
 def spread(chroma: Pair, weights: Planes, candidates: tuple[Planes, Planes]) -> Array:
     """``Σ_i w_i ‖u - c_i‖²``, one plane: the data term without λ/2."""
-    u, v = chroma
-    return _sum(_each(lambda w, a, b: w * ((u - a) ** 2 + (v - b) ** 2), weights, *candidates))
+    u, v = (plane[..., None, :] for plane in chroma)
+    return _sum_of_products(weights, (u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
 
 
-def descend(
-    weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array
-) -> tuple[Planes, Pair]:
-    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``; returns the new weights and their ``Σ_i w_i c_i``.
+@jax.custom_jvp
+def descend(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array) -> Planes:
+    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``.
 
-    ``always`` is a true value unknown at compile time, see :func:`computed_once`. The mean is returned along
-    because the pass that finds the threshold has all that it needs at hand.
+    ``always`` is a true value unknown at compile time, see :func:`computed_once`.
     """
-
-    def moved(weights: Planes, chroma: Pair) -> Planes:
-        u, v = chroma
-        return _each(lambda w, a, b: w - amount * ((u - a) ** 2 + (v - b) ** 2), weights, *candidates)
-
-    def project(values: Planes, threshold: Array) -> Planes:
-        return _each(lambda value: jax.nn.relu(value - threshold), values)
-
-    def threshold_and_mean(weights: Planes, chroma: Pair) -> tuple[Array, Array, Array]:
-        values = moved(weights, chroma)
-        threshold = simplex_threshold(values)
-        return threshold, *weighted_mean(project(values, threshold), candidates)
-
-    threshold, a, b = computed_once(always, threshold_and_mean, weights, chroma)
-    return project(moved(weights, chroma), threshold), (a, b)
+    threshold = computed_once(always, _threshold, weights, chroma, candidates, jnp.asarray(amount, weights.dtype))
+    return lax.max(_moved(weights, chroma, candidates, amount) - threshold[..., None, :], jnp.zeros_like(weights))
 
 
-def extrapolate(new: Planes, old: Planes, inertia: Number) -> Planes:
-    """``new + inertia (new - old)``."""
-    return _each(lambda n, o: n + inertia * (n - o), new, old)
+@descend.defjvp
+def _descend_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Planes, Planes]:
+    weights = descend(*primals)
+    _, slope = jax.jvp(_moved, primals[:-1], tangents[:-1])
+    return weights, along_simplex(weights, slope, axis=-2)
 
 
-def squared_distance(first: Planes, second: Planes) -> Array:
-    """``Σ_i (first_i - second_i)²``, one plane."""
-    return _sum(_each(lambda p, q: (p - q) ** 2, first, second))
+def _moved(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number) -> Planes:
+    u, v = (plane[..., None, :] for plane in chroma)
+    return weights - amount * ((u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
 
 
-def _each(function: Callable[..., Array], *planes: Planes) -> Planes:
-    """An elementwise ``function`` of the i-th planes, for every i."""
-    if isinstance(planes[0], tuple):
-        return tuple(function(*row) for row in zip(*planes, strict=True))
-    return function(*planes)
+def _threshold(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number) -> Array:
+    if weights.shape[-2] > SORTED_UP_TO:
+        return threshold_by_newton(_moved(weights, chroma, candidates, amount), axis=-2)
+    layers = zip(*map(_layers, (weights, *candidates)), strict=True)
+    return threshold_by_sorting([_moved(w, chroma, (a, b), amount)[..., 0, :] for w, a, b in layers])
 
 
-def _sum(planes: Planes) -> Array:
-    return sum(planes[1:], start=planes[0]) if isinstance(planes, tuple) else planes.sum(-3)
+@jax.custom_jvp
+def _sum_of_products(first: Planes, second: Planes) -> Array:
+    if first.shape[-2] > SORTED_UP_TO:
+        return (first * second).sum(-2)
+    products = [(p * q)[..., 0, :] for p, q in zip(_layers(first), _layers(second), strict=True)]
+    return sum(products[1:], start=products[0])
+
+
+@_sum_of_products.defjvp
+def _sum_of_products_jvp(primals: tuple[Planes, Planes], tangents: tuple[Planes, Planes]) -> tuple[Array, Array]:
+    (p, q), (dp, dq) = primals, tangents
+    return _sum_of_products(p, q), (dp * q + p * dq).sum(-2)
+
+
+def _layers(planes: Planes) -> list[Planes]:
+    """The k layers, each still with its axis of length 1."""
+    return [planes[..., i : i + 1, :] for i in range(planes.shape[-2])]

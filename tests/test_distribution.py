@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcolor.color import distribution
@@ -133,6 +133,16 @@ def test_strongest_are_the_top_of_the_upsampled_distribution(
 ) -> None:
     dist = random_distribution(*grid)
     assert_strongest(dist, shape, count, dist.strongest(shape, count))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.02, 0.3, 30.0]))
+@settings(max_examples=12, deadline=None)
+def test_shortlist_loses_nothing(seed: int, concentration: float) -> None:
+    # Nearly even distributions (30) have too many colors of nearly the same weight for any shortlist.
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.full(40, concentration), (4, 5))
+    dist = ColorDistribution(jnp.float32(probabilities), jnp.float32(rng.uniform(-100, 100, (40, 2))))
+    assert_strongest(dist, (17, 23), 3, dist.strongest((17, 23), 3))
 
 
 @pytest.mark.parametrize("block_pixels", [1, 23, 60, 23 * 17])

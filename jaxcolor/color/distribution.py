@@ -11,6 +11,8 @@ from jaxcolor.errors import InputError
 
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
+# Colors that are looked at between two cells, for each one that is kept; more are rarely needed, and always checked.
+_SHORTLIST_FACTOR = 3
 
 
 @jax.tree_util.register_dataclass
@@ -137,9 +139,7 @@ def _strongest(
 
     def block_of_rows(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         lower, upper, share = (jax.lax.dynamic_slice_in_dim(tap, start, block) for tap in rows)
-        full = _blend(_blend(probabilities, (lower, upper, share), 0), columns, 1)
-        # As a matrix: for more axes XLA:CPU has no fast top-k and sorts all colors.
-        weights, indices = jax.lax.top_k(full.reshape(-1, full.shape[-1]), count)
+        indices, weights = _strongest_in_rows(_blend(probabilities, (lower, upper, share), 0), columns, count)
         return indices, weights / weights.sum(-1, keepdims=True)
 
     # The last block overlaps the one before it, so that all have one size; this row of them holds each image row.
@@ -150,3 +150,35 @@ def _strongest(
         for blocks in jax.lax.map(block_of_rows, starts)
     )
     return palette[indices], weights
+
+
+def _strongest_in_rows(cells: jax.Array, columns: _Taps, count: int) -> tuple[jax.Array, jax.Array]:
+    """Indices and values ``[rows * W, count]`` of the largest entries of ``cells`` ``[rows, w, Q]`` up-sampled to W.
+
+    What lies between two cells is never above the larger of them, so only the colors with the largest of these
+    maxima are interpolated. In a block where a color off this shortlist might belong to the result, all are.
+    """
+    size, shortlist = cells.shape[-1], _SHORTLIST_FACTOR * count
+
+    def among_all() -> tuple[jax.Array, jax.Array]:
+        weights, indices = _top(_blend(cells, columns, 1), count)
+        return indices, weights
+
+    if 2 * shortlist >= size:
+        return among_all()
+    lower, _, share = columns
+    left, right = cells[:, : max(cells.shape[1] - 1, 1)], cells[:, min(cells.shape[1] - 1, 1) :]
+    highest, listed = (x.reshape(*left.shape[:2], -1) for x in _top(jnp.maximum(left, right), shortlist + 1))
+    listed, bound = listed[..., :-1], highest.min(-1)
+    ends = (jnp.take(jnp.take_along_axis(side, listed, -1), lower, 1) for side in (left, right))
+    share = share[:, None].astype(cells.dtype)
+    weights, places = _top(sum(end * part for end, part in zip(ends, (1 - share, share), strict=True)), count)
+    indices = jnp.take_along_axis(jnp.take(listed, lower, 1).reshape(-1, shortlist), places, -1)
+    # The minimum, not the last: after a slice of the result XLA:CPU sorts instead of searching for the largest.
+    complete = (weights.min(-1) >= jnp.take(bound, lower, 1).reshape(-1)).all()
+    return jax.lax.cond(complete, lambda: (indices, weights), among_all)
+
+
+def _top(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    # As a matrix: for more axes XLA:CPU has no fast top-k and sorts all colors.
+    return jax.lax.top_k(values.reshape(-1, values.shape[-1]), count)

@@ -97,7 +97,7 @@ class InertialForwardBackward:
         local = metric(strength, problem.extent)
         mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
         new = problem.project(
-            tuple(  # type: ignore[arg-type]
+            tuple(
                 (local * v - slope + fidelity * m) / (local + fidelity)
                 for v, slope, m in zip(ahead, slopes, mean, strict=True)
             )

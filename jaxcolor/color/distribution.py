@@ -170,9 +170,9 @@ def _strongest_in_rows(cells: jax.Array, columns: _Taps, count: int) -> tuple[ja
     left, right = cells[:, : max(cells.shape[1] - 1, 1)], cells[:, min(cells.shape[1] - 1, 1) :]
     highest, listed = (x.reshape(*left.shape[:2], -1) for x in _top(jnp.maximum(left, right), shortlist + 1))
     listed, bound = listed[..., :-1], highest.min(-1)
-    ends = (jnp.take(jnp.take_along_axis(side, listed, -1), lower, 1) for side in (left, right))
+    low, high = (jnp.take(jnp.take_along_axis(side, listed, -1), lower, 1) for side in (left, right))
     share = share[:, None].astype(cells.dtype)
-    weights, places = _top(sum(end * part for end, part in zip(ends, (1 - share, share), strict=True)), count)
+    weights, places = _top((1 - share) * low + share * high, count)
     indices = jnp.take_along_axis(jnp.take(listed, lower, 1).reshape(-1, shortlist), places, -1)
     # The minimum, not the last: after a slice of the result XLA:CPU sorts instead of searching for the largest.
     complete = (weights.min(-1) >= jnp.take(bound, lower, 1).reshape(-1)).all()

@@ -28,6 +28,7 @@ from jaxcolor.cache import cache_directory
 from jaxcolor.cic.network import AB_UNIT, CICNetwork
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
+from jaxcolor.files import replacing
 
 ARCHITECTURE = "cic"
 PALETTE = "313 ab bins of Zhang et al. 2016"
@@ -100,16 +101,12 @@ def save_weights(path: str | os.PathLike[str], variables: Mapping[str, Any], man
         "checksum": _checksum(arrays),
     }
     _check(path, arrays, manifest)
-    # In the same folder, so that the last step is a rename: a reader sees the old file or the new one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Not save_file, which makes files that only their owner can read.
-        temporary.write_bytes(save(arrays, metadata={"manifest": json.dumps(manifest)}))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            # Not save_file, which makes files that only their owner can read.
+            temporary.write_bytes(save(arrays, metadata={"manifest": json.dumps(manifest)}))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write weights to {path}: {error}; choose a writable place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return manifest
 
 

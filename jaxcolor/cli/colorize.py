@@ -6,12 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxcolor.cli.parsing import EXIT_FAILURE, add_settings, one_line, progress_bar_wanted, settings_of
 from jaxcolor.errors import InputError
+from jaxcolor.files import replacing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -242,12 +242,8 @@ def _check_report(path: Path, force: bool) -> None:
 
 
 def _write_report(path: Path, report: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write the report to {path}: {error.strerror}; choose a writable place") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

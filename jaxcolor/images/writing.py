@@ -1,8 +1,6 @@
 """write_image: colors to a file, whole or not at all."""
 
 import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +13,7 @@ import tifffile
 from numpy.typing import ArrayLike, NDArray
 
 from jaxcolor.errors import InputError
+from jaxcolor.files import replacing
 from jaxcolor.images.gray import GrayImage
 from jaxcolor.images.luminance import strips
 from jaxcolor.images.png import with_profile
@@ -98,7 +97,7 @@ def write_image(
     icc = _profile_to_carry(like) if form.profile else None
     deep = like is not None and like.bit_depth == 16 and form.deep
     pixels = _quantized(colors, alpha, icc, np.uint16 if deep else np.uint8)
-    _write_atomically(file, _encoded(pixels, form, icc), overwrite)
+    _write(file, _encoded(pixels, form, icc), overwrite)
 
 
 def check_output(
@@ -214,22 +213,13 @@ def _encoded_tiff(pixels: NDArray[Any], icc: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def _write_atomically(file: Path, data: bytes, overwrite: bool) -> None:
-    """Writes beside the target and renames: readers see the old file or the whole new one, never a part."""
-    target = Path(os.path.realpath(file))  # a symbolic link keeps pointing where it did
-    temporary = target.with_name(f".jaxcolor-{secrets.token_hex(6)}.part")
+def _write(file: Path, data: bytes, overwrite: bool) -> None:
     try:
-        with temporary.open("xb") as handle:  # a new file under the user's umask
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        check_output(file, overwrite=overwrite)  # somebody else may have written meanwhile
-        os.replace(temporary, target)
+        with replacing(file) as temporary:
+            temporary.write_bytes(data)
+            check_output(file, overwrite=overwrite)  # somebody else may have written meanwhile
     except OSError as error:
         raise _unwritable(file, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _unwritable(file: Path, error: OSError) -> InputError:

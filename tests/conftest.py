@@ -1,6 +1,15 @@
 """Settings shared by all tests."""
 
+import os
+from pathlib import Path
+
 from hypothesis import HealthCheck, settings
+
+# Nearly all of the tests' time is compilation. Programs are shared by the processes of a run and kept for the next one.
+# Before any test imports JAX, which reads these once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Compilation makes a first example slow; that is no sign of a bad strategy.
 settings.register_profile("jaxcolor", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,34 @@ def test_checkpoints_of_another_network_or_damaged_ones_are_one_line_and_stay(tm
         path.write_bytes(path.read_bytes()[:20])
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="damaged"):
         checkpoints.restored(state)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    state = {"a": jnp.asarray(np.random.default_rng(0).normal(size=(200, 200)), jnp.float32)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50_000))
+            with pytest.raises(InputError, match=r": 0.2 MB needed, 0.1 MB free; that of step 1 is intact; make room"):
+                checkpoints.save(2, state)
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # No file may grow beyond this: the write itself fails, as with a quota.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, usual[1]))
+        try:
+            with pytest.raises(InputError, match=r"cannot write .*: File too large; that of step 1 is intact") as error:
+                checkpoints.save(2, state)
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert "\n" not in str(error.value)
+    with Checkpoints(tmp_path) as checkpoints:
+        np.testing.assert_array_equal(checkpoints.restored(jax.tree.map(jnp.zeros_like, state))["a"], state["a"])
+        checkpoints.save(2, state)
+        checkpoints.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_log_takes_new_columns_into_an_old_file(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Checkpoints of a run: the last two, each written whole or not at all."""
 
 import logging
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxcolor.errors import InputError
@@ -53,6 +55,9 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Begin to save; a failure may show in the next call."""
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise self._unwritten(OSError(0, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state))
         except (ValueError, OSError) as error:

@@ -65,8 +65,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, m
         # No file may grow beyond this: the write itself fails, as with a quota.
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, usual[1]))
         try:
+            checkpoints.save(2, state)
             with pytest.raises(InputError, match=r"cannot write .*: File too large; that of step 1 is intact") as error:
-                checkpoints.save(2, state)
                 checkpoints.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, usual)

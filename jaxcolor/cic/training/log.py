@@ -1,7 +1,6 @@
 """What a run leaves for people: numbers in ``log.csv``, sample pictures, and both in TensorBoard if wanted."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcolor.errors import InputError
+from jaxcolor.files import replacing
 
 
 class TrainingLog:
@@ -50,12 +50,10 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
             reader = csv.DictReader(file)
             rows, columns = list(reader), list(reader.fieldnames or [])
     columns += [name for name in row if name not in columns]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows([*rows, text])
-    os.replace(temporary, path)
 
 
 def _tensorboard_writer(folder: Path) -> Any:

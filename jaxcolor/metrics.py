@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcolor.ssim import ssim as ssim
+
 _DEGREES = 180 / jnp.pi
 _POW25_7 = 25.0**7
 # Chroma below which a color has no hue: far below what is visible, far above where squares underflow in float32.

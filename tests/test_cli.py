@@ -271,7 +271,10 @@ def test_pictures_with_remarks_of_their_decoders(tmp_path: Path, cic: list[str])
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--learning-rate", "nan"], "--learning-rate"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--uniform-share", "1.5"], "--uniform-share"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--validation-share", "1"], "--validation-share"),
+        (["train", "x", "--run", "r", "-o", "o.safetensors", "--devices", "0"], "--devices must be at least 1"),
         (["train", "x", "--run", "r", "-o", "photo.png"], ".safetensors"),
+        (["evaluate"], "FOLDER"),
+        (["evaluate", "x", "--side", "20"], "multiple of 8"),
     ],
 )
 def test_bad_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, arguments: list[str], word: str) -> None:
@@ -580,6 +583,7 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
         return initial_state(config, jnp.full(313, 1 / 313)).replace(step=jnp.int32(3))
 
     monkeypatch.setattr("jaxcolor.cic.training.loop.train", train)
+    monkeypatch.setattr("jaxcolor.cic.training.loop.empirical_prior", lambda *_: np.full(313, 1 / 313))
     color_photos(tmp_path / "photos")
     code, out, err = run(*train_arguments(tmp_path), "--steps", 3)
     assert (code, len(out)) == (0, 2)

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import rgb2lab
 
+import jaxcolor
 from jaxcolor.cic.network import CICNetwork
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, train, trained_network
 from jaxcolor.cic.training.loss import empirical_prior, luminance_and_targets, rebalanced_loss
+from jaxcolor.cic.training.provenance import code_commit
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
@@ -192,11 +194,16 @@ def assert_same(got: TrainingState, want: TrainingState) -> None:
 def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    through = train(CONFIG, photos, photos, tmp_path / "through", validate_every=1)
+    through = train(CONFIG, photos, photos, tmp_path / "through", validate_every=1, devices=1)
     rows = read_log(tmp_path / "through")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert all(0 <= row["data_wait"] <= 1 for row in rows)
+    samples = sorted((tmp_path / "through" / "samples").iterdir())
+    assert [path.name for path in samples] == [f"{step:07d}.png" for step in range(1, 7)]
+    with Image.open(samples[0]) as sheet:
+        assert sheet.size == (loop.SAMPLES * CONFIG.size, 3 * CONFIG.size)
     np.testing.assert_allclose(np.load(tmp_path / "through" / "prior.npy").sum(), 1, rtol=1e-5)
     # The finished run has nothing left to do.
     assert_same(train(CONFIG, photos, photos, tmp_path / "through"), through)
@@ -219,6 +226,10 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     loaded = CIC.load(tmp_path / "net.safetensors")
     assert loaded.manifest["training"]["step"] == 6
     assert loaded.manifest["training"]["photos"] == ["photos"]
+    assert loaded.manifest["training"]["seed"] == CONFIG.seed
+    assert loaded.manifest["training"]["commit"] == code_commit()
+    assert loaded.manifest["jaxcolor"] == jaxcolor.__version__
+    np.testing.assert_allclose(loaded.manifest["prior"], np.load(tmp_path / "through" / "prior.npy"), rtol=1e-4)
 
 
 def learning_rates(config: TrainingConfig) -> Callable[[int], float]:

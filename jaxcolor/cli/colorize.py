@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxcolor.cli.parsing import EXIT_FAILURE, add_settings, one_line, progress_bar_wanted, settings_of
+from jaxcolor.cli.targets import check_target, write_report
 from jaxcolor.errors import InputError
-from jaxcolor.files import replacing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"the report must be a .json file; got {args.report}")
     jobs, failed = plan(args.inputs, args.output, args.compare)
     if args.report is not None:
-        _check_report(args.report, args.force)
+        check_target(args.report, "the report", "--report", args.force)
     count = len(jobs) + len(failed)
     for message in failed.values():
         print(f"jaxcolor: error: {message}", file=sys.stderr)
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             finished = True
     finally:
         if args.report is not None:
-            _write_report(args.report, {"photos": photos, "failed": failed, "interrupted": not finished})
+            write_report(args.report, {"photos": photos, "failed": failed, "interrupted": not finished})
     if failed and count > 1:
         print(f"{len(photos)} of {count} photos colorized, {len(failed)} failed", file=sys.stderr)
     return EXIT_FAILURE if failed else 0
@@ -232,18 +231,3 @@ def _summary(report: dict[str, Any]) -> str:
         + "".join(f"; {note}" for note in report["notes"])
     )
     return " ".join(text.splitlines())
-
-
-def _check_report(path: Path, force: bool) -> None:
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write the report to {path}: expected a file in an existing, writable folder")
-    if path.exists() and not force:
-        raise InputError(f"{path} exists; give --force to replace it, or another --report")
-
-
-def _write_report(path: Path, report: dict[str, Any]) -> None:
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the report to {path}: {error.strerror}; choose a writable place") from error

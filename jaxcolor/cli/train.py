@@ -21,7 +21,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folders of color photos")
     parser.add_argument(
-        "--run", dest="run_folder", metavar="FOLDER", type=Path, required=True, help="checkpoints and log"
+        "--run", dest="run_folder", metavar="FOLDER", type=Path, required=True, help="checkpoints, log and samples"
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT.safetensors", type=Path, required=True, help="the trained weights"
@@ -46,6 +46,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--validation-share", type=float, default=0.02, help="of the photos (default: %(default)s)")
     parser.add_argument("--validate-every", type=int, default=500, metavar="STEPS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--devices", metavar="N", type=int, help="that share every batch (default: as many as divide it)"
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also log for TensorBoard (needs: pip install 'jaxcolor[tensorboard]')",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -69,7 +77,16 @@ def run(args: argparse.Namespace) -> int:
         )
     print(f"{len(training.images)} photos to train on, {len(validation.images)} to validate")
     bar = progress_bar_wanted(quiet=False)
-    state = train(config, training.images, validation.images, args.run_folder, args.validate_every, bar)
+    state = train(
+        config,
+        training.images,
+        validation.images,
+        args.run_folder,
+        args.validate_every,
+        bar,
+        args.devices,
+        args.tensorboard,
+    )
     net = trained_network(state, config, training.images, args.name, [str(folder) for folder in args.folders])
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")
@@ -90,6 +107,7 @@ def _check(args: argparse.Namespace) -> None:
         f"--uniform-share must be above 0 and at most 1; got {args.uniform_share}": 0 < args.uniform_share <= 1,
         f"--seed must be at least 0; got {args.seed}": args.seed >= 0,
         f"--validation-share must be between 0 and 1; got {args.validation_share}": 0 < args.validation_share < 1,
+        f"--devices must be at least 1; got {args.devices}": args.devices is None or args.devices >= 1,
         f"--output must end in .safetensors; got {args.output}": args.output.suffix == ".safetensors",
     }
     for name, least in (("batch", 1), ("steps", 0), ("decay", 1), ("validate_every", 1)):

@@ -1,9 +1,8 @@
 """The training loop: optimiser, one compiled step, checkpoints, log."""
 
-import csv
-import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from jaxcolor.cic.network import CICNetwork, random_variables
 from jaxcolor.cic.predict import CIC, Manifest
+from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import batches, make_batch
+from jaxcolor.cic.training.log import TrainingLog
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
+from jaxcolor.cic.training.provenance import code_commit
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
+from jaxcolor.color.spaces import lab_to_srgb
+from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 
@@ -28,6 +32,7 @@ Variables = dict[str, Any]
 MINIMAL_VARIANCE_OF_SQUARES = 0.99
 VALIDATION_SEED, VALIDATION_SIZE = 2**31 - 1, 128
 STATISTICS_SEED, STATISTICS_BATCHES = 2**31 - 2, 12
+SAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,31 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     )
 
 
-def make_step(config: TrainingConfig, class_weights: jax.Array) -> Callable[..., tuple[TrainingState, jax.Array]]:
-    """The compiled step ``(state, rgb) -> (state, [loss, cross-entropy])``; the state's buffers are reused."""
+def placements(batch: int, devices: int | None = None) -> tuple[NamedSharding, NamedSharding]:
+    """Where the state and where a batch of photos lie: the state on every device, the photos divided among them.
+
+    ``devices`` None takes as many of those there are as divide the batch. The compiled step then adds up losses and
+    batch statistics over the devices: beyond rounding, the result does not depend on their number.
+    Raises :class:`InputError` for a number of devices that is not there or does not divide the batch.
+    """
+    available = jax.devices()
+    count = math.gcd(len(available), batch) if devices is None else devices
+    if not 1 <= count <= len(available) or batch % count:
+        raise InputError(
+            f"cannot train on {count} devices: there are {len(available)}, and the batch of {batch} "
+            "must be divisible by their number; give another number of devices or another batch"
+        )
+    mesh = Mesh(np.array(available[:count]), ("photos",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("photos"))
+
+
+def make_step(
+    config: TrainingConfig, class_weights: jax.Array, placement: NamedSharding | None = None
+) -> Callable[..., tuple[TrainingState, jax.Array]]:
+    """The compiled step ``(state, rgb) -> (state, [loss, cross-entropy])``; the state's buffers are reused.
+
+    ``placement`` is that of the state, see :func:`placements`.
+    """
     network, optimiser = CICNetwork(config.width), _optimiser(config)
 
     def loss(params: Variables, batch_stats: Variables, rgb: jax.Array) -> tuple[jax.Array, Any]:
@@ -117,7 +145,7 @@ def make_step(config: TrainingConfig, class_weights: jax.Array) -> Callable[...,
         average = optax.incremental_update(params, state.average, 1 - decay)
         return TrainingState(state.step + 1, params, batch_stats, average, moments), jnp.stack([value, plain])
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=placement)
 
 
 def make_averaged_variables(
@@ -149,8 +177,11 @@ def make_averaged_variables(
 
 def make_validation(
     config: TrainingConfig, training: Sequence[np.ndarray], validation: Sequence[np.ndarray], prior: jax.Array
-) -> Callable[[TrainingState], dict[str, float]]:
-    """A function of the state: held-out cross-entropy and error of the mean color, beside those without a network."""
+) -> Callable[[TrainingState], tuple[dict[str, float], np.ndarray]]:
+    """A function of the state: held-out cross-entropy and error of the mean color, beside those without a network.
+
+    Its second value is a sheet, uint8 ``[3 size, 6 size, 3]``: held-out crops in gray, colorized, and as they are.
+    """
     averaged_variables = make_averaged_variables(config, training)
     network, palette = CICNetwork(config.width), jnp.asarray(ab_bins())
     crops = [make_batch(validation, VALIDATION_SIZE, 32, VALIDATION_SEED, i) for i in range(8)]
@@ -158,21 +189,39 @@ def make_validation(
     offset = jnp.log(rebalancing_weights(prior, config.uniform_share))
 
     @jax.jit
-    def measure(variables: Variables, rgb: jax.Array) -> jax.Array:
+    def measure(variables: Variables, rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
         luminance, ab = luminance_and_targets(rgb)
-        logits = jnp.asarray(network.apply(variables, luminance)) - offset
+        rebalanced = jnp.asarray(network.apply(variables, luminance))
+        logits = rebalanced - offset
         mean = jnp.matmul(jax.nn.softmax(logits), palette, precision="highest")
         baseline = jnp.broadcast_to(jnp.log(prior), logits.shape)
         squares = ((mean - ab) ** 2).sum(-1).mean() / 2, (ab**2).sum(-1).mean() / 2
-        return jnp.stack([cross_entropy(logits, ab)[0].mean(), cross_entropy(baseline, ab)[0].mean(), *squares])
+        entropies = cross_entropy(logits, ab)[0].mean(), cross_entropy(baseline, ab)[0].mean()
+        vivid = jnp.matmul(jax.nn.softmax(rebalanced[:SAMPLES] / ANNEALING_TEMPERATURE), palette, precision="highest")
+        return jnp.stack([*entropies, *squares]), sample_sheet(rgb[:SAMPLES], luminance[:SAMPLES], vivid)
 
-    def validate(state: TrainingState) -> dict[str, float]:
+    def validate(state: TrainingState) -> tuple[dict[str, float], np.ndarray]:
         variables = averaged_variables(state)
-        values = np.mean([measure(variables, crop) for crop in crops], 0)
+        measured = [measure(variables, crop) for crop in crops]
+        values = np.mean([numbers for numbers, _ in measured], 0)
         names = ("cross_entropy", "cross_entropy_prior", "ab_rmse", "ab_rmse_gray")
-        return dict(zip(names, [*values[:2], *np.sqrt(values[2:])], strict=True))
+        return dict(zip(names, [*values[:2], *np.sqrt(values[2:])], strict=True)), np.asarray(measured[0][1])
 
     return validate
+
+
+def sample_sheet(rgb: jax.Array, luminance: jax.Array, ab: jax.Array) -> jax.Array:
+    """Crops in gray, colorized and as they are, in three rows: uint8 ``[3 S, N S, 3]``.
+
+    ``rgb`` uint8 ``[N, S, S, 3]``, ``luminance`` ``[N, S, S, 1]``, ``ab`` ``[N, S/4, S/4, 2]``.
+
+    >>> sample_sheet(jnp.zeros((2, 8, 8, 3), jnp.uint8), jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 2, 2, 2))).shape
+    (24, 16, 3)
+    """
+    chroma = jax.image.resize(ab, (*luminance.shape[:3], 2), "bilinear")
+    labs = (jnp.concatenate([luminance, scale * chroma], -1) for scale in (0, 1))
+    rows = [jnp.round(255 * jnp.clip(lab_to_srgb(lab), 0, 1)).astype(jnp.uint8) for lab in labs]
+    return jnp.concatenate([jnp.concatenate(list(row), 1) for row in (*rows, rgb)], 0)
 
 
 def train(
@@ -182,79 +231,95 @@ def train(
     folder: Path,
     validate_every: int = 500,
     progress_bar: bool = True,
+    devices: int | None = None,
+    tensorboard: bool = False,
 ) -> TrainingState:
-    """Train in ``folder`` (checkpoints, ``log.csv``), resuming from its last checkpoint if there is one.
+    """Train in ``folder`` (checkpoints, ``log.csv``, samples), resuming from its last checkpoint if there is one.
+
+    ``devices`` share the work, see :func:`placements`. ``data_wait`` in the log is the share of time for which the
+    device may have waited for photos; it counts every wait at whose end the device had nothing to do.
 
     On Ctrl-C the running step is finished, a checkpoint saved and the state so far returned; a second Ctrl-C raises
-    ``KeyboardInterrupt`` at once.
+    ``KeyboardInterrupt`` at once. Raises :class:`InputError`, with the last checkpoint intact, when the checkpoints are
+    of another network and when one cannot be written, as on a full disk.
     """
+    replicated, divided = placements(config.batch, devices)
     folder.mkdir(parents=True, exist_ok=True)
+    log = TrainingLog(folder, tensorboard)
     prior = empirical_prior(training, config.seed)
-    np.save(folder / "prior.npy", prior)
-    state = initial_state(config, prior)
+    state = jax.device_put(initial_state(config, prior), replicated)
     validate = make_validation(config, training, validation, prior)
-    step = make_step(config, rebalancing_weights(prior, config.uniform_share))
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    step = make_step(config, rebalancing_weights(prior, config.uniform_share), replicated)
     with (
         # A step gives its state's buffers away, so an interrupt in the middle of one would leave nothing to save.
         deferred_interrupt() as interrupted,
-        ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options) as checkpoints,
+        Checkpoints(folder / "checkpoints") as checkpoints,
     ):
-        if (latest := checkpoints.latest_step()) is not None:
-            state = _restored(checkpoints, latest, state, folder)
+        state = checkpoints.restored(state)
+        np.save(folder / "prior.npy", prior)
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
         numbers, off = range(first, config.steps), not progress_bar
         progress = tqdm(numbers, initial=first, total=config.steps, unit="step", smoothing=0.05, disable=off)
-        recent, start = [], time.perf_counter()
+        meter = _Meter()
         try:
             for number in progress:
                 if interrupted():
                     break
-                state, losses = step(state, next(source))
-                recent.append(losses)
+                state, losses = step(state, jax.device_put(meter.fetched(source), divided))
+                meter.losses.append(losses)
                 if (number + 1) % validate_every == 0 or number + 1 == config.steps:
-                    loss, plain = np.mean(recent, 0)
-                    seconds = time.perf_counter() - start
-                    row = {"step": number + 1, "loss": loss, "training_cross_entropy": plain}
-                    row |= validate(state)
-                    row["photos_per_second"] = len(recent) * config.batch / seconds
-                    _append(folder / "log.csv", row)
-                    progress.set_postfix({k: f"{row[k]:.3f}" for k in ("loss", "cross_entropy", "ab_rmse")})
-                    checkpoints.save(number + 1, args=ocp.args.StandardSave(state))
-                    recent, start = [], time.perf_counter()
-            checkpoints.wait_until_finished()
-            if interrupted() and checkpoints.latest_step() != int(state.step):
-                checkpoints.save(int(state.step), args=ocp.args.StandardSave(state))
+                    row = meter.row(config.batch)
+                    measures, pictures = validate(state)
+                    row |= measures
+                    log.write(number + 1, row, pictures)
+                    shown = ("loss", "cross_entropy", "ab_rmse", "data_wait")
+                    progress.set_postfix({name: f"{row[name]:.3f}" for name in shown})
+                    checkpoints.save(number + 1, state)
+                    meter = _Meter()
+            checkpoints.wait()
+            if interrupted() and checkpoints.latest != int(state.step):
+                checkpoints.save(int(state.step), state)
+                checkpoints.wait()
         finally:
             source.close()
+            log.close()
     return state
 
 
-def _restored(checkpoints: ocp.CheckpointManager, step: int, like: TrainingState, folder: Path) -> TrainingState:
-    try:
-        return checkpoints.restore(step, args=ocp.args.StandardRestore(like))
-    except ValueError as error:
-        raise InputError(
-            f"the checkpoints in {folder} are of another network; give the width of that run, or another folder"
-        ) from error
+class _Meter:
+    """Losses, speed, and how long the device may have waited for photos, from now on."""
 
+    def __init__(self) -> None:
+        self.losses: list[jax.Array] = []
+        self._waited, self._start = 0.0, time.perf_counter()
 
-def _append(path: Path, row: dict[str, Any]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+    def fetched(self, source: Iterator[np.ndarray]) -> np.ndarray:
+        """The next batch. The time that it takes counts as waiting if the device has finished the step before it."""
+        start = time.perf_counter()
+        rgb = next(source)
+        if all(losses.is_ready() for losses in self.losses[-1:]):  # type: ignore[attr-defined]
+            self._waited += time.perf_counter() - start
+        return rgb
+
+    def row(self, batch: int) -> dict[str, float]:
+        """What the log says of the training itself."""
+        loss, plain = np.mean(self.losses, 0)
+        seconds = time.perf_counter() - self._start
+        speed = {"photos_per_second": len(self.losses) * batch / seconds, "data_wait": self._waited / seconds}
+        return {"loss": loss, "training_cross_entropy": plain, **speed}
 
 
 def trained_network(
     state: TrainingState, config: TrainingConfig, images: Sequence[np.ndarray], name: str, folders: Sequence[str]
 ) -> CIC:
-    """The averaged weights as a :class:`CIC` whose manifest tells how they were made; ``images`` trained them."""
+    """The averaged weights as a :class:`CIC` whose manifest tells how they were made; ``images`` trained them.
+
+    The manifest holds the prior of the bins too: the class weights follow from it.
+    """
     training = {"photos": [Path(folder).name for folder in folders], "step": int(state.step), **asdict(config)}
-    manifest = Manifest(name=name, training=training)
+    training |= {"commit": code_commit()}
+    prior = [float(f"{p:.5g}") for p in np.asarray(empirical_prior(images, config.seed))]
+    manifest = Manifest(name=name, training=training, prior=prior)
     variables = make_averaged_variables(config, images)(state)
     return CIC(variables, width=config.width, manifest=manifest)

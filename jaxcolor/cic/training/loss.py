@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxcolor.cic.network import GRID_STRIDE
 from jaxcolor.cic.training.data import make_batch
@@ -50,16 +51,28 @@ def rebalanced_loss(logits: jax.Array, ab: jax.Array, class_weights: jax.Array) 
 
 
 def empirical_prior(images: Sequence[np.ndarray], seed: int = 0, crops: int = 4096, size: int = 64) -> jax.Array:
-    """Smoothed distribution of the bins ``[313]`` over random crops. Source: Zhang et al. 2016, section 2.2.
-
-    Every bin counts one cell more than was seen, so that no color is ruled out and the logarithm is finite.
-    """
+    """Smoothed distribution of the bins ``[313]`` over random crops; see :func:`prior_of_counts`."""
 
     @jax.jit
     def histogram(rgb: jax.Array) -> jax.Array:
-        indices, weights = nearest_bins(luminance_and_targets(rgb)[1], jnp.asarray(ab_bins()))
-        return jnp.zeros(len(ab_bins())).at[indices].add(weights)
+        return bin_counts(luminance_and_targets(rgb)[1])
 
     count = 256
-    total = sum(histogram(make_batch(images, size, count, seed, step)) for step in range(max(1, crops // count)))
-    return smooth_prior((total + 1) / jnp.sum(total + 1), jnp.asarray(ab_bins()))
+    return prior_of_counts(
+        sum(histogram(make_batch(images, size, count, seed, step)) for step in range(max(1, crops // count)))
+    )
+
+
+def bin_counts(ab: jax.Array) -> jax.Array:
+    """How many of the cells ``[..., 2]`` fall in each bin, ``[313]``, soft-encoded; the sum is the number of cells."""
+    indices, weights = nearest_bins(ab, jnp.asarray(ab_bins()))
+    return jnp.zeros(len(ab_bins())).at[indices].add(weights)
+
+
+def prior_of_counts(counts: ArrayLike) -> jax.Array:
+    """The smoothed distribution of the bins ``[313]``. Source: Zhang et al. 2016, section 2.2.
+
+    Every bin counts one cell more than was seen, so that no color is ruled out and the logarithm is finite.
+    """
+    counts = jnp.asarray(counts) + 1
+    return smooth_prior(counts / counts.sum(), jnp.asarray(ab_bins()))

@@ -1,0 +1,79 @@
+"""Checkpoints of a run: the last two, each written whole or not at all."""
+
+import logging
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxcolor.errors import InputError
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints in a folder, as a context manager. Saving goes on in the background.
+
+    A checkpoint is written beside its place and moved there when it is complete, and the oldest goes only then: when
+    the disk is full, the last good one stays. Every failure is an :class:`InputError` of one line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Orbax logs the traces of its threads' errors, which arrive here as exceptions as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._folder = folder.resolve()
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the last complete checkpoint."""
+        return self._manager.latest_step()
+
+    def restored(self, like: Any) -> Any:
+        """The last checkpoint as a tree with the shapes and placement of ``like``; ``like`` itself without one."""
+        if self.latest is None:
+            return like
+        try:
+            return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"the checkpoint of step {self.latest} in {self._folder} is of another network, or damaged; "
+                "give the width of that run, or another folder"
+            ) from error
+
+    def save(self, step: int, state: Any) -> None:
+        """Begin to save; a failure may show in the next call."""
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise self._unwritten(OSError(0, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"))
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state))
+        except (ValueError, OSError) as error:
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk."""
+        try:
+            self._manager.wait_until_finished()
+        except (ValueError, OSError) as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Exception) -> InputError:
+        # The last words of TensorStore's message are those of the operating system.
+        reason = getattr(error, "strerror", None) or str(error).split(": ")[-1].split(" [")[0]
+        kept = "there is none yet" if self.latest is None else f"that of step {self.latest} is intact"
+        return InputError(
+            f"cannot write a checkpoint to {self._folder}: {reason}; {kept}; make room, and the same command goes on"
+        )

@@ -1,0 +1,66 @@
+"""What a run leaves for people: numbers in ``log.csv``, sample pictures, and both in TensorBoard if wanted."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxcolor.errors import InputError
+from jaxcolor.files import replacing
+
+
+class TrainingLog:
+    """Writes to a run's folder: ``log.csv``, ``samples/STEP.png`` and, with ``tensorboard``, ``tensorboard/``.
+
+    Raises :class:`InputError` when TensorBoard's writer is wanted and not installed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self._folder = folder
+        self._writer = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
+
+    def write(self, step: int, row: Mapping[str, float], pictures: np.ndarray) -> None:
+        """Append the numbers of a step; ``pictures`` is a sheet, uint8 ``[H, W, 3]``."""
+        append_row(self._folder / "log.csv", {"step": step, **row})
+        samples = self._folder / "samples"
+        samples.mkdir(exist_ok=True)
+        Image.fromarray(pictures).save(samples / f"{step:07d}.png")
+        if self._writer is not None:
+            for name, value in row.items():
+                self._writer.add_scalar(name, float(value), step)
+            self._writer.add_image("samples", pictures, step, dataformats="HWC")
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Append a row to a CSV file; where its columns are others, as after an update, the file gets the new ones too."""
+    text = {name: f"{value:.6g}" for name, value in row.items()}
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    columns += [name for name in row if name not in columns]
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows([*rows, text])
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "--tensorboard needs tensorboardX; install it with: pip install 'jaxcolor[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder))

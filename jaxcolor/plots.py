@@ -1,0 +1,76 @@
+"""Plots of an evaluation; needs matplotlib, the extra ``plot``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxcolor.cic.calibration import Reliability
+from jaxcolor.errors import InputError
+from jaxcolor.evaluation import COLUMNS, TRUTH, Evaluation
+
+
+def write_plots(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``reliability.png`` and ``measures.png`` into ``folder``, made if it is not there; returns both paths.
+
+    Existing files of these names are replaced. Raises :class:`InputError` when matplotlib is missing or the folder
+    cannot be written.
+    """
+    figures = {"reliability.png": reliability_figure(evaluation), "measures.png": measures_figure(evaluation)}
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=120)
+    except OSError as error:
+        raise InputError(f"cannot write plots to {folder}: {error.strerror}; choose a writable folder") from error
+    return [folder / name for name in figures]
+
+
+def reliability_figure(evaluation: Evaluation) -> Any:
+    """Share of correct likeliest colors against their probability, as given and calibrated; the diagonal is perfect.
+
+    The area of a dot is its share of the cells. Source: Guo et al. 2017, figure 1.
+    """
+    figure = new_figure(5, 4.5)
+    axes = figure.add_subplot()
+    curves = {"as given": evaluation.reliability, "calibrated": evaluation.calibrated_reliability}
+    for name, curve in curves.items():
+        confidence, share, weight = _points(curve)
+        label = f"{name}: calibration error {curve.error():.3f}"
+        axes.plot(confidence, share, linewidth=1)
+        axes.scatter(confidence, share, 10 + 400 * weight, alpha=0.5, label=label)
+    axes.plot([0, 1], [0, 1], color="gray", linestyle="dashed", linewidth=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the likeliest color", ylabel="share that is the true bin")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def measures_figure(evaluation: Evaluation) -> Any:
+    """One panel for every measure, a dot for every row; the truth's own value, where it has one, is a dashed line."""
+    figure = new_figure(9, 7)
+    names = [name for name in evaluation.rows if name != TRUTH]
+    for axes, (key, (title, _)) in zip(figure.subplots(3, 3).flat, COLUMNS.items(), strict=True):
+        axes.plot([evaluation.rows[name][key] for name in names], names, "o")
+        axes.invert_yaxis()
+        axes.grid(alpha=0.4)
+        truth = evaluation.rows[TRUTH][key]
+        if truth is not None:
+            axes.axvline(truth, color="gray", linestyle="dashed")
+        axes.set_title(title)
+    return figure
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches that no window and no global state belong to."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("plots need matplotlib; install it with: pip install 'jaxcolor[plot]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _points(curve: Reliability) -> tuple[Any, Any, Any]:
+    """Mean probability, share correct and share of the cells of every interval that has any."""
+    seen = curve.count > 0
+    count = curve.count[seen]
+    return curve.confidence[seen] / count, curve.correct[seen] / count, count / count.sum()

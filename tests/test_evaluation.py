@@ -1,0 +1,230 @@
+"""``jaxcolor evaluate`` and its Python API, measured again with scikit-image and NumPy."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import log_softmax
+from skimage.color import deltaE_ciede2000, rgb2hsv, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from jaxcolor import evaluation as evaluation_module
+from jaxcolor.cic.calibration import predict_photo
+from jaxcolor.cic.predict import CIC, Manifest
+from jaxcolor.cli.main import main
+from jaxcolor.errors import InputError
+from jaxcolor.evaluation import evaluate
+from tests.reference import cic as reference
+
+SIDE = 16
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+def drawn_photos(count: int) -> list[np.ndarray]:
+    row, column = np.mgrid[0:SIDE, 0:SIDE] / 5
+    waves = [np.stack([np.sin(column + i), np.cos(row + i), np.sin(row * column / 3 + i)], -1) for i in range(count)]
+    return [(127 + 100 * wave).astype(np.uint8) for wave in waves]
+
+
+@pytest.fixture(scope="module")
+def net() -> CIC:
+    """Random weights that hold the prior of their training, and the temperature of the released network."""
+    prior = np.random.default_rng(0).dirichlet(np.full(313, 2.0))
+    manifest = Manifest({"name": "random", "prior": prior.tolist(), "training": {"uniform_share": 0.5}})
+    drawn = CIC.init(jax.random.key(0), width=1 / 16)
+    return CIC(drawn.variables, logit_scale=2.606, width=1 / 16, manifest=manifest)
+
+
+def area_under_curve(errors: np.ndarray, weights: np.ndarray) -> float:
+    shares = [np.average(errors <= t, weights=weights) for t in range(151)]
+    return 100 * float(np.trapezoid(shares)) / 150
+
+
+def test_all_measures_are_those_of_other_programs(net: CIC) -> None:
+    photos, shown = drawn_photos(3), []
+    result = evaluate(net, photos, watch=shown.append)
+    prior = np.array(net.manifest["prior"])
+    assert list(result.rows) == list(shown[0]) == [
+        "gray", "dataset mean", "mean", "calibrated mean", "annealed mean", "truth",
+    ]  # fmt: skip
+    truths = [photo / 255 for photo in photos]
+    true_lab = np.stack([rgb2lab(truth) for truth in truths])
+    true_ab = true_lab[..., 1:].reshape(-1, 2)
+    nearest = ((true_ab[:, None] - reference.bins()) ** 2).sum(-1).argmin(1)
+    for name, row in result.rows.items():
+        pictures = [np.asarray(each[name], np.float64) for each in shown]
+        lab = np.stack([rgb2lab(picture) for picture in pictures])
+        saturation = np.mean([rgb2hsv(picture)[..., 1].mean() for picture in pictures])
+        np.testing.assert_allclose(row["saturation"], saturation, atol=1e-4)
+        if name == "truth":
+            assert row["ab_rmse"] is row["psnr"] is row["colorfulness_difference"] is None
+            continue
+        errors = np.linalg.norm(lab[..., 1:].reshape(-1, 2) - true_ab, axis=1)
+        want = {
+            "auc": area_under_curve(errors, np.ones(len(errors))),
+            "auc_rebalanced": area_under_curve(errors, 1 / prior[nearest]),
+            "ab_rmse": np.sqrt((errors**2).mean() / 2),
+            "psnr": np.mean([peak_signal_noise_ratio(*pair) for pair in zip(truths, pictures, strict=True)]),
+            "delta_e_2000": deltaE_ciede2000(lab, true_lab).mean(),
+            "ssim": np.mean([gaussian_ssim(*pair) for pair in zip(truths, pictures, strict=True)]),
+        }
+        np.testing.assert_allclose([row[key] for key in want], list(want.values()), rtol=1e-3, err_msg=name)
+    assert result.rows["gray"]["colorfulness"] < 0.1
+    # Gray keeps the lightness, and the mean color is that of the cells, moved into the gamut.
+    np.testing.assert_allclose(rgb2lab(shown[0]["gray"])[..., 0], true_lab[0, ..., 0], atol=0.1)
+    assert result.rows["dataset mean"]["ab_rmse"] < result.rows["gray"]["ab_rmse"]
+
+
+def gaussian_ssim(first: np.ndarray, second: np.ndarray) -> float:
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(first, second, channel_axis=-1, data_range=1, **options))
+
+
+def test_likelihoods_are_those_of_the_predicted_probabilities(net: CIC) -> None:
+    photos = drawn_photos(3)
+    got = evaluate(net, photos).distribution
+    prior, palette = np.array(net.manifest["prior"]), reference.bins()
+    entropies, likelihoods, calibrated = [], [], []
+    for photo in photos:
+        _, distribution, _ = predict_photo(net, photo)
+        log_p = np.log(np.asarray(distribution.probabilities, np.float64)).reshape(-1, 313)
+        cells = rgb2lab(photo)[..., 1:].reshape(SIDE // 4, 4, SIDE // 4, 4, 2).mean((1, 3)).reshape(-1, 2)
+        z = np.stack([reference.soft_encode(color, palette, 5, 5.0) for color in cells])
+        cool = log_softmax(log_p / got["best_temperature"], axis=1)
+        entropies.append([-(z * each).sum(1).mean() for each in (log_p, np.log(prior), cool)])
+        true = z.argmax(1)
+        likelihoods.append([-log_p[np.arange(len(true)), true].mean(), -np.log(prior[true]).mean()])
+        calibrated.append(-cool[np.arange(len(true)), true].mean())
+    names = ("cross_entropy", "cross_entropy_prior", "cross_entropy_calibrated")
+    np.testing.assert_allclose([got[name] for name in names], np.mean(entropies, 0), rtol=1e-4)
+    names = ("negative_log_likelihood", "negative_log_likelihood_prior")
+    np.testing.assert_allclose([got[name] for name in names], np.mean(likelihoods, 0), rtol=1e-4)
+    np.testing.assert_allclose(got["negative_log_likelihood_calibrated"], np.mean(calibrated), rtol=1e-4)
+    np.testing.assert_allclose(got["calibrated_logit_scale"] * got["best_temperature"], 2.606, rtol=1e-5)
+
+
+def test_without_a_stored_prior_it_is_that_of_the_photos(net: CIC) -> None:
+    photos = drawn_photos(2)
+    plain = evaluate(CIC(net.variables, width=net.width), photos)
+    assert (plain.prior_source, evaluate(net, photos).prior_source) == ("photos", "weights")
+    assert "prior of these photos, as the weights hold none" in plain.table()
+    # Laid out on its own photos it fits them better than any prior of other photos.
+    assert plain.distribution["cross_entropy_prior"] < evaluate(net, photos).distribution["cross_entropy_prior"]
+
+
+@pytest.mark.parametrize("shapes", [[], [(16, 16, 3), (24, 24, 3)], [(20, 20, 3)], [(8, 8, 3)], [(16, 24, 3)]])
+def test_photos_of_other_shapes_are_refused(net: CIC, shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(InputError, match="evaluation needs photos"):
+        evaluate(net, [np.zeros(shape, np.uint8) for shape in shapes])
+
+
+# The command
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``jaxcolor evaluate``; the exit code and the lines of stdout and stderr."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL", "JAX_LOGGING_LEVEL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def run(*arguments: Any) -> tuple[int, list[str], list[str]]:
+        capfd.readouterr()
+        try:
+            code = main(["evaluate", *map(str, arguments), "--side", str(SIDE)])
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capfd.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, net: CIC) -> Path:
+    """Color photos ``photos/``, and weights ``net.safetensors`` in half precision."""
+    (tmp_path / "photos").mkdir()
+    for number, photo in enumerate(drawn_photos(5)):
+        Image.fromarray(photo).resize((40, 30)).save(tmp_path / "photos" / f"{number}.png")
+    net.save(tmp_path / "net.safetensors", dtype="float16")
+    return tmp_path
+
+
+def test_command_writes_what_is_asked_for(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def read_out(gray: Any, distribution: Any, **settings: Any) -> np.ndarray:
+        asked.append(settings["method"])
+        return np.full((SIDE, SIDE, 3), [0.5, 0.4, 0.3], np.float32)
+
+    monkeypatch.setattr(evaluation_module, "read_out", read_out)
+    weights = ["--weights", folder / "net.safetensors"]
+    targets = ["--json", folder / "e.json", "--sheet", folder / "s.png", "--calibrate", folder / "c.safetensors"]
+    options = [*weights, *targets, "--plots", folder / "plots", "--coupled-tv", "--most", 3, "--without-class-weights"]
+    code, out, err = run(folder / "photos", *options)
+    assert (code, err) == (0, [])
+    assert out[0].startswith("3 photos")
+    assert asked == ["cic", "cic", "cic", "coupled-tv"] * 3
+    report = json.loads((folder / "e.json").read_text())
+    assert report["photos"] == 3
+    assert report["weights"]["class_weights"] == "taken off"
+    assert sum(report["reliability"]["as_given"]["count"]) == 3 * (SIDE // 4) ** 2
+    assert [line.split("  ")[0] for line in out[1:8]] == list(report["rows"])
+    assert {path.name for path in (folder / "plots").iterdir()} == {"reliability.png", "measures.png"}
+    for picture in (folder / "plots" / "reliability.png", folder / "plots" / "measures.png", folder / "s.png"):
+        with Image.open(picture) as image:
+            assert len(image.convert("RGB").getcolors(2**20) or []) > 3
+    calibrated = CIC.load(folder / "c.safetensors")
+    assert calibrated.logit_scale == pytest.approx(report["distribution"]["calibrated_logit_scale"])
+    assert calibrated.manifest["calibration"]["photos"] == 3
+    # Half precision stays half precision.
+    assert (folder / "c.safetensors").stat().st_size < 1.1 * (folder / "net.safetensors").stat().st_size
+    code, out, err = run(folder / "photos", *weights, *targets)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "give --force to replace it" in err[0]
+
+
+def test_what_cannot_be_evaluated_is_one_line(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_module, "evaluate", lambda *_: pytest.fail("nothing to evaluate"))
+    (folder / "empty").mkdir()
+    (folder / "gray").mkdir()
+    Image.new("L", (20, 20)).save(folder / "gray" / "a.png")
+    bare = folder / "bare.safetensors"
+    CIC.init(jax.random.key(0), width=1 / 16).save(bare)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for arguments, code, word in [
+        ([folder / "empty"], 1, "of 0 image files"),
+        ([folder / "missing"], 1, "is not a folder"),
+        ([folder / "photos", "--most", 0], 2, "--most"),
+        ([folder / "photos", "--json", "a.txt"], 2, ".json"),
+        ([folder / "photos", "--calibrate", "a.pth"], 2, ".safetensors"),
+        ([folder / "photos", "--json", folder / "no" / "e.json"], 1, "existing, writable folder"),
+        ([folder / "photos", "--weights", "nothing"], 1, "no weights 'nothing'"),
+        ([folder / "photos", "--weights", bare, "--without-class-weights"], 1, "no prior and uniform_share"),
+        ([folder / "photos", "--plots", folder / "plots"], 1, "pip install 'jaxcolor[plot]'"),
+    ]:
+        got, out, err = run(*arguments)
+        assert (got, out, len(err)) == (code, [], 1), arguments
+        assert word in err[0]
+    got, out, err = run(folder / "gray")
+    assert (got, out) == (1, [])
+    assert "none is readable and in color" in err[-1]
+    assert not (folder / "plots").exists()
+
+
+def test_broken_files_are_named_and_the_rest_is_measured(folder: Path, run: Run) -> None:
+    Image.new("L", (20, 20)).save(folder / "photos" / "gray.png")
+    options = [folder / "photos", "--weights", folder / "net.safetensors"]
+    code, out, err = run(*options)
+    assert (code, [line.split(":")[0] for line in err]) == (0, ["left out"])
+    (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xffjunk")
+    code, out, err = run(*options)
+    assert (code, len(err)) == (1, 2)
+    assert any("broken.jpg" in line for line in err)
+    assert out[0].startswith("5 photos")

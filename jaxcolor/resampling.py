@@ -11,16 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-Kernel = Literal["linear", "cubic"]
-_RADIUS = {"linear": 1.0, "cubic": 2.0}
+Kernel = Literal["linear", "cubic", "lanczos"]
+Border = Literal["cut", "repeat"]
+_RADIUS = {"linear": 1.0, "cubic": 2.0, "lanczos": 2.0}
 
 
-def resampling_matrix(size: int, new_size: int, kernel: Kernel = "cubic", padded: int | None = None) -> np.ndarray:
+def resampling_matrix(
+    size: int, new_size: int, kernel: Kernel = "cubic", padded: int | None = None, border: Border = "cut"
+) -> np.ndarray:
     """Weights ``[new_size, padded or size]``, float32, that resample a line of ``size`` pixels; rows sum to 1.
 
     Pixel centers lie at half-integers. When shrinking, the kernel is widened to the new pixel, so that nothing
-    aliases; at the border it is cut off and renormalised. ``"cubic"`` is the cubic convolution of Keys 1981
-    (a = -1/2), as in Pillow's ``BICUBIC`` and ``jax.image.resize``; ``"linear"`` the triangle.
+    aliases. At the border it is cut off and renormalised, or with ``border="repeat"`` the outermost pixel counts for
+    those beyond. ``"cubic"`` is the cubic convolution of Keys 1981 (a = -1/2), as in Pillow's ``BICUBIC`` and
+    ``jax.image.resize``; ``"linear"`` the triangle; ``"lanczos"`` the windowed sinc of two lobes.
 
     >>> [round(float(weight), 3) for weight in resampling_matrix(4, 2, "linear")[0]]
     [0.429, 0.429, 0.143, 0.0]
@@ -32,7 +36,9 @@ def resampling_matrix(size: int, new_size: int, kernel: Kernel = "cubic", padded
         int(2 * _RADIUS[kernel] * scale) + 2
     )
     distance = np.abs(taps + 0.5 - center[:, None]) / scale
-    weights = np.where((taps >= 0) & (taps < size), _kernel(distance, kernel), 0.0)
+    weights = _kernel(distance, kernel)
+    if border == "cut":
+        weights = np.where((taps >= 0) & (taps < size), weights, 0.0)
     weights /= weights.sum(1, keepdims=True)
     matrix = np.zeros((new_size, padded or size), np.float32)
     np.add.at(matrix, (np.arange(new_size)[:, None], taps.clip(0, size - 1)), weights)
@@ -68,6 +74,8 @@ def resize(image: ArrayLike, shape: tuple[int, int], kernel: Kernel = "cubic") -
 def _kernel(distance: np.ndarray, kernel: Kernel) -> np.ndarray:
     if kernel == "linear":
         return np.maximum(1 - distance, 0)
+    if kernel == "lanczos":
+        return np.where(distance < 2, np.sinc(distance) * np.sinc(distance / 2), 0.0)
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))

@@ -31,9 +31,9 @@ class SkipNetwork(nn.Module):
     38 GFLOP for the forward pass of 256 x 256 pixels.
 
     Called with noise ``[N, H, W, C]`` (published: C = 32), returns ``[N, H, W, 3]``. Any size with more than
-    ``2 ** scales`` rows and columns. A side of odd length n becomes (n + 1) / 2 on the way down and n + 1 on the way up;
-    its last row or column is cut off there. For N > 1 the statistics are those of all N: use ``jax.vmap`` to keep
-    images apart.
+    ``2 ** scales`` rows and columns. A side of odd length n becomes (n + 1) / 2 on the way down and n + 1 on the way
+    up; its last row or column is cut off there. For N > 1 the statistics are those of all N: use ``jax.vmap`` to
+    keep images apart.
 
     >>> network = SkipNetwork(channels=8, scales=2)
     >>> shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 32)))

@@ -1,0 +1,445 @@
+"""Fitting the network to one photo: chunks of Adam steps, alternating with the assignment of colors."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+
+from jaxcolor.color.distribution import ColorDistribution
+from jaxcolor.coupled_tv.solution import Status
+from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, random_parameters
+from jaxcolor.deep_prior.objective import Data, Losses, Objective, from_unit, to_unit
+from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset
+from jaxcolor.errors import InputError
+from jaxcolor.interrupt import deferred_interrupt
+from jaxcolor.resampling import resize
+
+Progress = Callable[[int, float, float, float], object]
+CHUNK = 25
+_ADAM = optax.scale_by_adam()
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FitState:
+    """What a fit works on and continues from; every array has a leading axis of seeds.
+
+    ``parameters`` ``[S, P]``: the network's, in one vector; ``moments``: Adam's; ``target`` ``[S, h, w, 2]`` in [0, 1];
+    ``best`` ``[S, P]`` and ``best_loss`` ``[S]``: the parameters of the smallest loss so far.
+    """
+
+    parameters: Array
+    moments: Any
+    target: Array
+    best: Array
+    best_loss: Array
+
+
+@dataclass(frozen=True)
+class PlateauRule:
+    """Stop when the loss is asymptotically constant.
+
+    For every seed its mean over the last ``window`` steps is at most the share ``tolerance`` below that over the
+    ``window`` before. Looked at after every chunk. The loss jumps at assignments, so the windows should cover equally many.
+    Raises :class:`InputError` for numbers outside their range.
+
+    >>> PlateauRule(tolerance=0.1, window=2).met(np.array([[9.0, 4.2, 4.0, 4.0, 4.0]]))
+    True
+    """
+
+    tolerance: float = 0.01
+    window: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise InputError(f"tolerance must be a share, at least 0 and less than 1; got {self.tolerance}")
+        if self.window < 1:
+            raise InputError(f"window must be at least 1 step; got {self.window}")
+
+    def met(self, losses: NDArray[np.floating]) -> bool:
+        """Whether losses ``[seeds, steps]`` have come to rest."""
+        if losses.shape[1] < 2 * self.window:
+            return False
+        late, early = (losses[:, -n * self.window :][:, : self.window].mean(1) for n in (1, 2))
+        return bool((early - late <= self.tolerance * early).all())
+
+
+@dataclass(frozen=True, eq=False)
+class DeepPriorFit:
+    """The result of a fit.
+
+    ``picture`` float32 ``[H, W, 3]``: the network's picture as (L*, a*, b*); ``chroma`` is its color. ``target``
+    ``[h, w, 2]``: the color assigned to each cell, in Lab units. ``status``: how the fit ended. ``steps``: taken.
+    ``histories`` ``[S, steps, 3]``: the three weighted parts of the loss (color, luminance, variation) before each
+    step, for every seed. ``losses`` ``[S]``: the loss of every seed at the end. ``seed``: the one that was chosen, by
+    the smallest loss. ``state`` and ``inputs``: what the fit continues from.
+    """
+
+    picture: NDArray[np.float32]
+    target: NDArray[np.float32]
+    status: Status
+    steps: int
+    histories: NDArray[np.float32]
+    losses: NDArray[np.float32]
+    seed: int
+    state: FitState
+    inputs: Array
+    preset: Preset
+
+    @property
+    def chroma(self) -> NDArray[np.float32]:
+        """(a*, b*), ``[H, W, 2]``."""
+        return self.picture[..., 1:]
+
+    @property
+    def history(self) -> NDArray[np.float32]:
+        """The parts of the loss of the chosen seed, ``[steps, 3]``."""
+        return self.histories[self.seed]
+
+    def message(self) -> str:
+        """The status in words, and what to do about it."""
+        if self.status == Status.NON_FINITE:
+            return "the loss became infinite or NaN; the best state before is returned; lower the learning rate"
+        return self.status.message
+
+    def sample(self, key: Array) -> NDArray[np.float32]:
+        """The fitted network's picture ``[H, W, 3]`` (L*, a*, b*) of other noise.
+
+        What is common to such pictures is what the prior has captured of the photo (Agazzotti, Pierre, Sur 2023,
+        figure 2).
+        """
+        other = _noise(key, self.inputs.shape[1:3], self.inputs.dtype)
+        if self.preset.guided:
+            other = other.at[..., :3].set(self.inputs[self.seed, ..., :3])
+        parameters = self.state.parameters[self.seed]
+        picture = _pictures(self.preset.network, parameters[None], other[None])[0]
+        return _to_lab(picture[: self.picture.shape[0], : self.picture.shape[1]])
+
+
+def fit_deep_prior(
+    luminance: ArrayLike,
+    distribution: ColorDistribution,
+    *,
+    key: Array | None = None,
+    preset: str | Preset = PAPER,
+    steps: int | None = None,
+    seeds: int = 1,
+    guide: ArrayLike | None = None,
+    extent: tuple[int, int] | None = None,
+    init: DeepPriorFit | None = None,
+    stop: PlateauRule | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
+) -> DeepPriorFit:
+    """Fit the deep image prior to one photo, regularised by coupled total variation.
+
+    Alternates steps of Adam on the network with the assignment of one palette color to every cell (Agazzotti, Pierre,
+    Sur 2023, figure 5).
+
+    Args:
+        luminance: L* ``[H, W]`` in [0, 100]. A photo smaller than the network's depth allows is padded and the result
+            cropped.
+        distribution: on any grid, usually 64 x 64.
+        key: of the noise and the first parameters; None: ``jax.random.key(0)``. The same key gives the same picture on
+            the same machine.
+        preset: "paper", "author", "fast", or a :class:`Preset`.
+        steps: of Adam; None: the preset's.
+        seeds: fits from so many independent starts, side by side; a start sometimes leaves a stray spot. The result is
+            the one of the smallest loss.
+        guide: chroma ``[H, W, 2]`` for a guided preset; None: the distribution's mean, enlarged.
+        extent: (rows, columns) that the photo occupies in the top left corner of ``luminance``; the rest is padding.
+            Photos padded to one shape share one compiled program.
+        init: continue from this fit, of the same photo, preset and number of seeds; ``steps`` more are taken.
+        stop: end early when the loss is constant; None: never.
+        progress: called as ``progress(steps so far, color, luminance, variation)`` after every chunk of at most 25
+            steps, with the parts of the loss of the best seed.
+        time_limit: seconds; a chunk is begun only before it. None: no limit.
+
+    Returns:
+        A :class:`DeepPriorFit`, also after Ctrl-C, a time limit or a loss that is not finite: ``fit.message()`` tells.
+        On Ctrl-C the running chunk is finished first; a second Ctrl-C raises ``KeyboardInterrupt`` at once.
+
+    Raises:
+        InputError: an unknown preset, numbers out of range, arrays of other shapes.
+
+    Cost: a step of the published network takes 114 GFLOP for 256 x 256 pixels, and memory in proportion to pixels and
+    channels. Compiled once for each shape and network.
+
+    >>> dist = ColorDistribution(jnp.full((2, 2, 1), 1.0), jnp.array([[40.0, -20.0]]))
+    >>> tiny = Preset(network=SkipNetwork(channels=4, scales=1), steps=2)
+    >>> fit = fit_deep_prior(jnp.full((8, 8), 50.0), dist, preset=tiny)
+    >>> fit.chroma.shape, fit.history.shape, fit.message()
+    ((8, 8, 2), (2, 3), 'all steps were taken')
+    """
+    chosen, steps = _checked(preset, steps, seeds)
+    height, width = jnp.shape(luminance)[:2] if jnp.ndim(luminance) == 2 else (0, 0)
+    plane, guide, extent = _large_enough(luminance, guide, extent, 2**chosen.network.scales + 1)
+    cells = distribution.probabilities.shape
+    data = Data.of(plane, distribution.palette, (cells[0], cells[1]), extent)
+    if init is None:
+        state, inputs = _start(data, distribution, chosen, key, seeds, guide)
+        histories = []
+    else:
+        _check_continuation(init, chosen, seeds, data, distribution)
+        # A copy, because chunks are donated and the caller keeps his fit.
+        state, inputs, histories = jax.tree.map(jnp.copy, init.state), init.inputs, [init.histories]
+    loop = _Loop(data, chosen, inputs, stop, progress, time_limit)
+    state, status = loop.run(state, steps, histories)
+    return _result(data, chosen, state, inputs, status, histories, (height, width))
+
+
+class _Loop:
+    """The host's loop over compiled chunks."""
+
+    def __init__(
+        self,
+        data: Data,
+        preset: Preset,
+        inputs: Array,
+        stop: PlateauRule | None,
+        progress: Progress | None,
+        time_limit: float | None,
+    ) -> None:
+        self.data, self.preset, self.inputs = data, preset, inputs
+        self.stop, self.progress = stop, progress
+        self.end = None if time_limit is None else time.monotonic() + time_limit
+
+    def run(self, state: FitState, steps: int, histories: list[NDArray[np.float32]]) -> tuple[FitState, Status]:
+        """Take the steps; what happened in each is appended to ``histories``."""
+        first = done = sum(part.shape[1] for part in histories)
+        with deferred_interrupt() as interrupted:
+            while done < first + steps:
+                if interrupted():
+                    return state, Status.INTERRUPTED
+                if self.end is not None and time.monotonic() >= self.end:
+                    return state, Status.TIME_LIMIT
+                if done and self.preset.assigns_after(done):
+                    state = self._assigned(state)
+                count = self._until_assignment(done, first + steps)
+                rates = [self.preset.rate(step, first + steps) for step in range(done, done + count)]
+                state, parts = self._chunk(state, rates)
+                histories.append(parts)
+                done += count
+                if not np.isfinite(parts[:, -1].sum(-1)).any():
+                    return replace(state, parameters=state.best), Status.NON_FINITE
+                try:
+                    self._tell(done, parts[:, -1])
+                except KeyboardInterrupt:
+                    return state, Status.INTERRUPTED
+                if self.stop is not None and self.stop.met(np.concatenate(histories, 1).sum(-1)):
+                    return state, Status.CONVERGED
+        return state, Status.OUT_OF_STEPS
+
+    def _until_assignment(self, done: int, last: int) -> int:
+        ends = (done + n for n in range(1, CHUNK) if self.preset.assigns_after(done + n))
+        return min(next(ends, done + CHUNK), last) - done
+
+    def _assigned(self, state: FitState) -> FitState:
+        pictures = _pictures(self.preset.network, state.parameters, self.inputs)
+        # Against new targets the old losses mean nothing.
+        nothing = jnp.full_like(state.best_loss, jnp.inf)
+        return replace(state, target=_nearest(self.data, pictures), best_loss=nothing)
+
+    def _chunk(self, state: FitState, rates: list[float]) -> tuple[FitState, NDArray[np.float32]]:
+        padded = np.zeros(CHUNK, np.float32)
+        padded[: len(rates)] = rates
+        state, parts = _chunk(
+            self.preset.network, self.data, self.preset.objective, state, self.inputs, padded, np.int32(len(rates))
+        )
+        return state, np.asarray(parts)[:, : len(rates)]
+
+    def _tell(self, done: int, parts: NDArray[np.float32]) -> None:
+        if self.progress is not None:
+            best = np.nanargmin(parts.sum(-1))
+            self.progress(done, *map(float, parts[best]))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _chunk(
+    network: SkipNetwork,
+    data: Data,
+    objective: Objective,
+    state: FitState,
+    inputs: Array,
+    rates: Array,
+    count: Array,
+) -> tuple[FitState, Array]:
+    """``count`` steps of every seed, and the parts of the loss before each, ``[S, CHUNK, 3]``."""
+
+    def loss(parameters: Array, noise: Array, target: Array) -> tuple[Array, Array]:
+        parts = data.losses(_picture(network, parameters, noise), target, objective)
+        return sum(parts, jnp.zeros((), parameters.dtype)), jnp.stack(parts)
+
+    def of_one_seed(at: tuple[FitState, Array]) -> tuple[FitState, Array]:
+        start, noise = at
+
+        def step(number: Array, carry: tuple[FitState, Array]) -> tuple[FitState, Array]:
+            state, history = carry
+            slope = jax.value_and_grad(loss, has_aux=True)
+            (value, parts), gradient = slope(state.parameters, noise, state.target)
+            better = value < state.best_loss
+            direction, moments = _ADAM.update(gradient, state.moments)
+            state = FitState(
+                state.parameters - rates[number] * direction,
+                moments,
+                state.target,
+                jnp.where(better, state.parameters, state.best),
+                jnp.where(better, value, state.best_loss),
+            )
+            return state, history.at[number].set(parts)
+
+        history = jnp.zeros((CHUNK, len(Losses._fields)), noise.dtype)
+        return lax.fori_loop(0, count, step, (start, history))
+
+    return _each(of_one_seed, (state, inputs))
+
+
+@partial(jax.jit, static_argnums=0)
+def _pictures(network: SkipNetwork, parameters: Array, inputs: Array) -> Array:
+    """The pictures ``[S, H, W, 3]`` of every seed, in the network's units."""
+    return _each(lambda at: _picture(network, *at), (parameters, inputs))
+
+
+def _picture(network: SkipNetwork, parameters: Array, noise: Array) -> Array:
+    tree = _unravel(network, noise.shape[-1])(parameters)
+    return jnp.asarray(network.apply(tree, noise[None]))[0]
+
+
+def _each(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """``function`` of every seed: one by one on CPU, where a grouped convolution is slow, else side by side."""
+    return lax.platform_dependent(arguments, cpu=partial(lax.map, function), default=jax.vmap(function))
+
+
+@lru_cache(maxsize=8)
+def _unravel(network: SkipNetwork, channels: int) -> Callable[[Array], Any]:
+    """From the vector of parameters to the tree that the network takes.
+
+    As one vector, so that a step of Adam is one small program instead of one for each of a hundred arrays.
+    """
+    side = 2**network.scales + 1
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
+    with jax.ensure_compile_time_eval():
+        return ravel_pytree(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))[1]
+
+
+@jax.jit
+def _nearest(data: Data, pictures: Array) -> Array:
+    return jax.vmap(data.nearest)(pictures)
+
+
+@jax.jit
+def _losses(data: Data, objective: Objective, pictures: Array, targets: Array) -> Array:
+    """The whole loss of every seed."""
+    return jax.vmap(lambda *of: jnp.stack(data.losses(*of, objective)).sum())(pictures, targets)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _first_parameters(network: SkipNetwork, key: Array, seeds: int) -> Array:
+    keys = jax.random.split(key, seeds)
+    return jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(keys)
+
+
+def _noise(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jax.random.normal(key, (*shape, NOISE_CHANNELS), dtype)
+
+
+def _start(
+    data: Data,
+    distribution: ColorDistribution,
+    preset: Preset,
+    key: Array | None,
+    seeds: int,
+    guide: ArrayLike | None,
+) -> tuple[FitState, Array]:
+    dtype, shape = data.luminance.dtype, data.luminance.shape
+    of_noise, of_parameters = jax.random.split(jax.random.key(0) if key is None else key)
+    inputs = jax.vmap(lambda key: _noise(key, shape, dtype))(jax.random.split(of_noise, seeds))
+    if preset.guided:
+        inputs = inputs.at[..., :3].set(_guides(data, distribution, guide))
+    parameters = _first_parameters(preset.network, of_parameters, seeds).astype(dtype)
+    colors = distribution.palette[distribution.modes()] if preset.start == "mode" else distribution.mean()
+    target = jnp.broadcast_to(to_unit(colors).astype(dtype), (seeds, *colors.shape))
+    moments = jax.vmap(_ADAM.init)(parameters)
+    # Copies, because the compiled chunk may not be given one buffer twice to write over.
+    state = FitState(parameters, moments, target + 0, jnp.copy(parameters), jnp.full(seeds, jnp.inf, dtype))
+    return state, inputs
+
+
+def _guides(data: Data, distribution: ColorDistribution, guide: ArrayLike | None) -> Array:
+    """Luminance and known chroma ``[H, W, 3]``, about as spread as noise."""
+    shape = data.luminance.shape
+    chroma = resize(distribution.mean(), (shape[0], shape[1]), "linear") if guide is None else jnp.asarray(guide)
+    planes = jnp.concatenate([data.luminance[..., None], to_unit(chroma).astype(data.luminance.dtype)], -1)
+    return (planes - 0.5) * jnp.array([4.0, 8.0, 8.0], planes.dtype)
+
+
+def _result(
+    data: Data,
+    preset: Preset,
+    state: FitState,
+    inputs: Array,
+    status: Status,
+    histories: list[NDArray[np.float32]],
+    size: tuple[int, int],
+) -> DeepPriorFit:
+    pictures = _pictures(preset.network, state.parameters, inputs)
+    losses = np.asarray(_losses(data, preset.objective, pictures, state.target))
+    seed = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+    parts = np.concatenate(histories, 1) if histories else np.zeros((len(losses), 0, 3), np.float32)
+    picture = _to_lab(pictures[seed, : size[0], : size[1]])
+    target = np.asarray(from_unit(state.target[seed]))
+    return DeepPriorFit(picture, target, status, parts.shape[1], parts, losses, seed, state, inputs, preset)
+
+
+def _to_lab(picture: Array) -> NDArray[np.float32]:
+    return np.asarray(jnp.concatenate([100 * picture[..., :1], from_unit(picture[..., 1:])], -1))
+
+
+def _checked(preset: str | Preset, steps: int | None, seeds: int) -> tuple[Preset, int]:
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise InputError(f"preset must be one of {', '.join(PRESETS)}, or a Preset; got {preset!r}")
+        preset = PRESETS[preset]
+    steps = preset.steps if steps is None else steps
+    if steps < 0:
+        raise InputError(f"steps must be at least 0; got {steps}")
+    if seeds < 1:
+        raise InputError(f"seeds must be at least 1; got {seeds}")
+    return preset, steps
+
+
+def _large_enough(
+    luminance: ArrayLike, guide: ArrayLike | None, extent: tuple[int, int] | None, side: int
+) -> tuple[ArrayLike, ArrayLike | None, tuple[int, int] | None]:
+    """The photo with its border repeated up to ``side`` pixels, where it is smaller, and its extent."""
+    shape = jnp.shape(luminance)
+    if guide is not None and (len(shape) != 2 or jnp.shape(guide) != (*shape, 2)):
+        raise InputError(f"guide must have shape {[*shape[:2], 2]}, got {list(jnp.shape(guide))}")
+    if len(shape) != 2 or 0 in shape or min(shape) >= side:
+        return luminance, guide, extent
+    border = [(0, max(0, side - n)) for n in shape]
+    padded = jnp.pad(jnp.asarray(luminance), border, mode="edge")
+    if guide is not None:
+        guide = jnp.pad(jnp.asarray(guide), [*border, (0, 0)], mode="edge")
+    return padded, guide, extent or (shape[0], shape[1])
+
+
+def _check_continuation(
+    init: DeepPriorFit, preset: Preset, seeds: int, data: Data, distribution: ColorDistribution
+) -> None:
+    if init.preset.network != preset.network:
+        raise InputError("init is a fit of another network; give the preset that it was fitted with")
+    have = (*init.inputs.shape[:3], *init.state.target.shape[1:3])
+    want = (seeds, *data.luminance.shape, *distribution.probabilities.shape[:2])
+    if have != want:
+        raise InputError(f"init does not fit: its seeds, pixels and cells are {list(have)}, expected {list(want)}")

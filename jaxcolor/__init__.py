@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jaxcolor.coupled_tv.solution import StopRule as StopRule
     from jaxcolor.coupled_tv.solve import solve as solve
     from jaxcolor.coupled_tv.solve import solve_in_chunks as solve_in_chunks
+    from jaxcolor.deep_prior.fit import DeepPriorFit as DeepPriorFit
+    from jaxcolor.deep_prior.fit import fit_deep_prior as fit_deep_prior
     from jaxcolor.errors import InputError as InputError
     from jaxcolor.images import GrayImage as GrayImage
     from jaxcolor.images import read_gray as read_gray
@@ -39,6 +41,7 @@ _HOMES = {
     "ColorDistribution": "jaxcolor.color.distribution",
     "ColorizationResult": "jaxcolor.pipeline",
     "CoupledTVProblem": "jaxcolor.coupled_tv.problem",
+    "DeepPriorFit": "jaxcolor.deep_prior.fit",
     "GrayImage": "jaxcolor.images",
     "InertialForwardBackward": "jaxcolor.coupled_tv.inertial",
     "InputError": "jaxcolor.errors",
@@ -47,6 +50,7 @@ _HOMES = {
     "Status": "jaxcolor.coupled_tv.solution",
     "StopRule": "jaxcolor.coupled_tv.solution",
     "colorize": "jaxcolor.pipeline",
+    "fit_deep_prior": "jaxcolor.deep_prior.fit",
     "metrics": "jaxcolor",
     "project_simplex": "jaxcolor.coupled_tv.simplex",
     "read_gray": "jaxcolor.images",

@@ -15,6 +15,9 @@ _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000
 
+# Of a step of the deep prior for every pixel and channel, at the published depth.
+_BYTES_PER_CHANNEL = 100
+
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -25,6 +28,15 @@ def bytes_needed(pixels: int, candidates: int) -> int:
     True
     """
     return _BYTES_FIXED + pixels * (_BYTES_WITHOUT_SOLVER + _BYTES_PER_CANDIDATE * candidates)
+
+
+def fitting_pixels(channels: int) -> int:
+    """Pixels to which a network of so many channels can be fitted in the memory at hand; 0: none.
+
+    >>> fitting_pixels(128) > 0
+    True
+    """
+    return max(0, bytes_available() - _BYTES_FIXED) // (_BYTES_PER_CHANNEL * channels)
 
 
 def bytes_available() -> int:

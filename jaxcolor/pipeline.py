@@ -27,9 +27,12 @@ from jaxcolor.coupled_tv.primal_dual import PrimalDual
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status
 from jaxcolor.coupled_tv.solve import solve_in_chunks
+from jaxcolor.deep_prior.fit import fit_deep_prior
+from jaxcolor.deep_prior.objective import Losses
+from jaxcolor.deep_prior.presets import PRESETS
 from jaxcolor.errors import InputError
 from jaxcolor.images import GrayImage, check_output, read_gray, write_image
-from jaxcolor.memory import require_memory
+from jaxcolor.memory import fitting_pixels, require_memory
 from jaxcolor.resampling import resample, resampling_matrix
 from jaxcolor.settings import Settings
 
@@ -89,7 +92,8 @@ def colorize(
             check_output(output, overwrite=overwrite, source=gray.source)
         net = weights if isinstance(weights, CIC) else _loaded(weights)
         padded = (bucket(gray.shape[0]), bucket(gray.shape[1]))
-        require_memory(gray.shape, chosen.candidates if chosen.method == "coupled-tv" else 0, padded)
+        candidates = {"cic": 0, "coupled-tv": chosen.candidates, "deep-prior": 1}
+        require_memory(gray.shape, candidates[chosen.method], padded)
     with clock("network"):
         photo = _padded(gray.luminance)
         distribution = _predict(net, photo, chosen)
@@ -99,6 +103,7 @@ def colorize(
     if output is not None:
         with clock("write"):
             write_image(output, rgb, like=gray, overwrite=overwrite)
+    notes = [*gray.notes, *solver_report.pop("notes", ())]
     report = {
         "input": None if gray.source is None else str(gray.source),
         "output": None if output is None else os.fspath(output),
@@ -113,7 +118,7 @@ def colorize(
         "device": str(jax.devices()[0]),
         "jax": jax.__version__,
         "jaxcolor": jaxcolor.__version__,
-        "notes": list(gray.notes),
+        "notes": notes,
     }
     return ColorizationResult(rgb, colors, distribution, report)
 
@@ -159,14 +164,19 @@ def _predict(net: CIC, photo: _Photo, settings: Settings) -> ColorDistribution:
 def _annealed_mean(
     photo: _Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
 ) -> tuple[Chroma, dict[str, Any]]:
-    mean = np.asarray(distribution.annealed_mean(settings.temperature))
-    lengths = zip(mean.shape[:2], (photo.height, photo.width), photo.luminance.shape, strict=True)
+    full = _enlarged(distribution.annealed_mean(settings.temperature), photo)
+    return (full[..., 0], full[..., 1]), {"status": "read out"}
+
+
+def _enlarged(chroma: ArrayLike, photo: _Photo) -> jax.Array:
+    """Chroma ``[h, w, 2]`` at the size of the photo, bicubic; 0 in its padding."""
+    small = np.asarray(chroma)
+    lengths = zip(small.shape[:2], (photo.height, photo.width), photo.luminance.shape, strict=True)
     # Transposed padding: here the *results* are padded, with zero rows.
     rows, columns = (
         np.pad(resampling_matrix(cells, size), ((0, padded - size), (0, 0))) for cells, size, padded in lengths
     )
-    full = resample(mean, rows, columns)
-    return (full[..., 0], full[..., 1]), {"status": "read out"}
+    return resample(small, rows, columns)
 
 
 def _coupled_tv(
@@ -219,7 +229,100 @@ def _solver_report(solver: Any, solution: Solution) -> dict[str, Any]:
     }
 
 
-_METHODS: dict[str, Callable[..., tuple[Chroma, dict[str, Any]]]] = {"cic": _annealed_mean, "coupled-tv": _coupled_tv}
+def _deep_prior(
+    photo: _Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
+) -> tuple[Chroma, dict[str, Any]]:
+    """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges."""
+    name = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
+    preset = PRESETS[name]
+    small, notes = _working_size(photo, settings, preset.network.channels)
+    steps = preset.steps if settings.prior_steps is None else settings.prior_steps
+    total = steps + (0 if small is photo else settings.steps)
+
+    def tell(done: int, color: float, luminance: float, variation: float) -> None:
+        if progress is not None:
+            parts = f"color {color:.2e}, luminance {luminance:.2e}, variation {variation:.2e}"
+            progress(f"loss: {parts}", done, total)
+
+    guide = jnp.stack(_coupled_tv(small, distribution, settings, None)[0], -1) if preset.guided else None
+    fit = fit_deep_prior(
+        small.luminance,
+        distribution,
+        key=jax.random.key(settings.seed),
+        preset=preset,
+        steps=steps,
+        seeds=settings.seeds,
+        guide=guide,
+        extent=(small.height, small.width),
+        progress=tell,
+    )
+    if fit.status == Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if fit.status == Status.NON_FINITE:
+        notes.append(f"deep prior: {fit.message()}")
+    report = {
+        "preset": name,
+        "working_size": [small.height, small.width],
+        "steps": fit.steps,
+        "status": fit.message(),
+        "seed": settings.seed,
+        "losses": [float(loss) for loss in fit.losses],
+        "loss": dict(zip(Losses._fields, map(float, fit.history[-1]), strict=True)) if fit.steps else None,
+        "notes": notes,
+    }
+    if small is photo:
+        return (jnp.asarray(fit.chroma[..., 0]), jnp.asarray(fit.chroma[..., 1])), report
+
+    def tell_more(done: int, energy: float) -> None:
+        if progress is not None:
+            progress("solve", steps + done, total)
+
+    chroma, solver = _led_by_edges(photo, fit.chroma[: small.height, : small.width], settings, tell_more)
+    return chroma, report | {"solvers": [solver]}
+
+
+def _working_size(photo: _Photo, settings: Settings, channels: int) -> tuple[_Photo, list[str]]:
+    """The photo at the size at which it is fitted, and what there is to say about that."""
+    most = fitting_pixels(channels)
+    # The padding of photos to shared sizes adds up to an eighth.
+    allowed = min(settings.working_side**2, max(1, int(most * 8 / 9)))
+    scale = (allowed / (photo.height * photo.width)) ** 0.5
+    if scale >= 1:
+        return photo, []
+    height, width = (max(1, round(scale * size)) for size in (photo.height, photo.width))
+    lengths = zip((photo.height, photo.width), (height, width), photo.luminance.shape, strict=True)
+    rows, columns = (resampling_matrix(size, new, padded=padded) for size, new, padded in lengths)
+    luminance = np.clip(np.asarray(resample(photo.luminance, rows, columns)), 0, 100)
+    why = "as large as memory allows" if allowed < settings.working_side**2 else "the working size"
+    return _padded(luminance), [f"the deep prior was fitted at {width}×{height} pixels, {why}"]
+
+
+def _led_by_edges(
+    photo: _Photo, chroma: NDArray[np.float32], settings: Settings, progress: Callable[[int, float], None]
+) -> tuple[Chroma, dict[str, Any]]:
+    """Chroma of a smaller picture at full size: the coupled-TV problem whose one candidate is the enlarged chroma.
+
+    With one candidate it is convex, and its color edges move onto those of the full-size luminance.
+    """
+    inside = (slice(photo.height), slice(photo.width))
+    candidates = _enlarged(chroma, photo)[inside][:, :, None]
+    problem = CoupledTVProblem(
+        photo.luminance[inside],
+        candidates,
+        jnp.ones(candidates.shape[:3], candidates.dtype),
+        fidelity=settings.fidelity,
+        coupling=settings.coupling,
+    ).padded_to((photo.luminance.shape[0], photo.luminance.shape[1]))
+    solver = PrimalDual()
+    solution = solve_in_chunks(problem, solver, steps=settings.steps, progress=progress)
+    return solution.state.chroma, _solver_report(solver, solution)
+
+
+_METHODS: dict[str, Callable[..., tuple[Chroma, dict[str, Any]]]] = {
+    "cic": _annealed_mean,
+    "coupled-tv": _coupled_tv,
+    "deep-prior": _deep_prior,
+}
 
 
 def _merge(photo: _Photo, chroma: Chroma) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, float]]:

@@ -6,19 +6,27 @@ from dataclasses import dataclass
 from jaxcolor.constants import ANNEALING_TEMPERATURE, INPUT_MULTIPLE, PALETTE_SIZE, RESOLUTION
 from jaxcolor.errors import InputError
 
-METHODS = ("coupled-tv", "cic")
+METHODS = ("coupled-tv", "cic", "deep-prior")
+PRESETS = ("fast", "paper", "author")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the result depends on besides the photo and the weights; the defaults are explained in the README.
 
-    method: ``"coupled-tv"`` (Mouzon, Pierre, Berger 2019) or ``"cic"`` (Zhang, Isola, Efros 2016: annealed mean,
-        bicubic up-sampling).
+    method: ``"coupled-tv"`` (Mouzon, Pierre, Berger 2019), ``"cic"`` (Zhang, Isola, Efros 2016: annealed mean,
+        bicubic up-sampling) or ``"deep-prior"`` (Agazzotti, Pierre, Sur 2023).
     resolution: side in pixels of the square that the network sees, a multiple of 8; 256 as in the papers.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
+
+    Of ``"deep-prior"`` only:
+
+    preset: "fast", "paper" or "author" (:mod:`jaxcolor.deep_prior.presets`); None: "fast" on CPU, else "paper".
+    prior_steps: of Adam, >= 0; None: the preset's. seed: of its noise, >= 0. seeds: independent starts, of which the
+    one with the smallest loss is taken, >= 1.
+    working_side: a larger photo is fitted at working_side² pixels; the solver brings its chroma to full size. >= 8.
 
     Raises :class:`InputError` for a value out of range.
     """
@@ -31,6 +39,11 @@ class Settings:
     coupling: float | None = None
     steps: int = 500
     refinement_steps: int = 25
+    preset: str | None = None
+    prior_steps: int | None = None
+    seed: int = 0
+    seeds: int = 1
+    working_side: int = RESOLUTION
 
     def __post_init__(self) -> None:
         checks = {
@@ -50,6 +63,12 @@ class Settings:
             ),
             f"steps must be at least 0; got {self.steps}": self.steps >= 0,
             f"refinement_steps must be at least 0; got {self.refinement_steps}": self.refinement_steps >= 0,
+            f"preset must be one of {', '.join(PRESETS)}; got {self.preset!r}": self.preset in (None, *PRESETS),
+            f"prior_steps must be at least 0; got {self.prior_steps}": self.prior_steps is None
+            or self.prior_steps >= 0,
+            f"seed must be at least 0 and less than 2**32; got {self.seed}": 0 <= self.seed < 2**32,
+            f"seeds must be at least 1; got {self.seeds}": self.seeds >= 1,
+            f"working_side must be at least 8 pixels; got {self.working_side}": self.working_side >= 8,
         }
         for message, holds in checks.items():
             if not holds:

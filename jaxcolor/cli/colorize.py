@@ -99,28 +99,35 @@ def _colorize_all(
     """Do the jobs; append a report to ``photos`` or a message to ``failed`` after each."""
     from tqdm import tqdm
 
-    steps = settings["steps"] + settings["refinement_steps"] if settings["method"] == "coupled-tv" else 1
-    with tqdm(total=len(jobs) * steps, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
+    steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
+    each = steps[settings["method"]]
+    with tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
         for number, job in enumerate(jobs):
             bar.set_description(job.source.name)
             try:
-                photos.append(_colorize(job, net, args, settings, bar))
+                photos.append(_colorize(job, net, args, settings, bar, each))
             except Exception as error:  # whatever it is, the other photos are done
                 failed[str(job.source)] = one_line(error)
                 tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
             else:
                 if not args.quiet:
                     tqdm.write(_summary(photos[-1]), file=sys.stdout)
-            bar.update((number + 1) * steps - bar.n)
+            bar.update((number + 1) * each - bar.n)
 
 
 def _colorize(
-    job: Job, net: Any, args: argparse.Namespace, settings: dict[str, Any], bar: "tqdm[Any]"
+    job: Job, net: Any, args: argparse.Namespace, settings: dict[str, Any], bar: "tqdm[Any]", length: int
 ) -> dict[str, Any]:
+    """Colorize one photo, which moves the bar by ``length``."""
     from jaxcolor.images import check_output, read_gray
     from jaxcolor.pipeline import colorize
 
     start = bar.n
+
+    def tell(stage: str, done: int, total: int) -> None:
+        bar.set_postfix_str(stage, refresh=False)
+        bar.update(start + length * done // total - bar.n)
+
     gray = read_gray(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     if job.comparison is not None:
@@ -130,7 +137,7 @@ def _colorize(
         job.target,
         weights=net,
         overwrite=args.force,
-        progress=lambda stage, done, total: bar.update(start + done - bar.n),
+        progress=tell,
         **settings,
     )
     if job.comparison is not None:

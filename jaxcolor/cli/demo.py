@@ -34,14 +34,19 @@ def run(args: argparse.Namespace) -> int:
     photo = Path(str(files("jaxcolor"))) / "data" / PHOTO
     picture, comparison = args.output / "jaxcolor-demo.png", args.output / "jaxcolor-demo-compare.png"
     gray = read_gray(photo)
-    total = settings["steps"] + settings["refinement_steps"]
-    with tqdm(total=total, unit="step", disable=not progress_bar_wanted(quiet=False), leave=False) as bar:
+    with tqdm(unit="step", disable=not progress_bar_wanted(quiet=False), leave=False) as bar:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(done - bar.n)
+
         result = colorize(
             gray,
             picture,
             weights=args.weights,
             overwrite=True,
-            progress=lambda stage, done, total: bar.update(done - bar.n),
+            progress=tell,
             **settings,
         )
     with Image.open(photo) as original:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from jaxcolor.errors import InputError
-from jaxcolor.settings import METHODS, Settings
+from jaxcolor.settings import METHODS, PRESETS, Settings
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -86,6 +86,26 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=Settings.temperature,
         help="of method cic: 1 cautious, towards 0 vivid (default: %(default)s)",
+    )
+    group = parser.add_argument_group("method deep-prior")
+    group.add_argument("--preset", choices=PRESETS, help="default: fast on CPU, paper on GPU")
+    group.add_argument("--prior-steps", metavar="N", type=int, help="of Adam (default: the preset's)")
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=Settings.seed, help="of the noise (default: %(default)s)"
+    )
+    group.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        default=Settings.seeds,
+        help="independent starts, of which the best is taken (default: %(default)s)",
+    )
+    group.add_argument(
+        "--working-side",
+        metavar="PIXELS",
+        type=int,
+        default=Settings.working_side,
+        help="larger photos are fitted at this size squared (default: %(default)s)",
     )
 
 

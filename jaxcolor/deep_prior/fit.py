@@ -50,7 +50,8 @@ class PlateauRule:
     """Stop when the loss is asymptotically constant.
 
     For every seed its mean over the last ``window`` steps is at most the share ``tolerance`` below that over the
-    ``window`` before. Looked at after every chunk. The loss jumps at assignments, so the windows should cover equally many.
+    ``window`` before. Looked at after every chunk. The loss jumps at assignments, so the windows should cover
+    equally many.
     Raises :class:`InputError` for numbers outside their range.
 
     >>> PlateauRule(tolerance=0.1, window=2).met(np.array([[9.0, 4.2, 4.0, 4.0, 4.0]]))
@@ -340,7 +341,7 @@ def _nearest(data: Data, pictures: Array) -> Array:
 @jax.jit
 def _losses(data: Data, objective: Objective, pictures: Array, targets: Array) -> Array:
     """The whole loss of every seed."""
-    return jax.vmap(lambda *of: jnp.stack(data.losses(*of, objective)).sum())(pictures, targets)
+    return jax.vmap(lambda f, target: jnp.stack(data.losses(f, target, objective)).sum())(pictures, targets)
 
 
 @partial(jax.jit, static_argnums=(0, 2))

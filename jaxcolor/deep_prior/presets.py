@@ -87,8 +87,8 @@ AUTHOR = Preset(
 * the first target is the mode of the distribution, and it is kept for 800 steps.
 
 Three of its details are not followed. It scales target colors by 110 but shows the result with 128, which makes them
-16 % more saturated: here the scale is 110 throughout. Its differences are taken on a grid that is one row and one column
-smaller. An assignment takes the place of a gradient step there; here it comes between two."""
+16 % more saturated: here the scale is 110 throughout. Its differences are taken on a grid that is one row and one
+column smaller. An assignment takes the place of a gradient step there; here it comes between two."""
 
 FAST = Preset(
     network=SkipNetwork(channels=16, scales=3),

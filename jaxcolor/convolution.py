@@ -80,14 +80,14 @@ def _convolve_jvp(
     x, kernel = primals
     dx, dkernel = tangents
     plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
-    in_image = in_kernel = plain
+    along_image = along_kernel = plain
     if stride > 1 and dilation == 1:
-        in_image = partial(_over_blocks, stride=stride, padding=padding)
+        in_blocks = partial(_over_blocks, stride=stride, padding=padding)
+        along_image = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
     if stride == 1 and min(kernel.shape[2:]) >= _CHANNELS_FOR_TAPS:
-        in_kernel = partial(_tap_by_tap, dilation=dilation, padding=padding)
-    along_image = lax.platform_dependent(dx, kernel, cpu=in_image, default=plain)
-    along_kernel = lax.platform_dependent(x, dkernel, cpu=in_kernel, default=plain)
-    return plain(x, kernel), along_image + along_kernel
+        in_taps = partial(_tap_by_tap, dilation=dilation, padding=padding)
+        along_kernel = partial(lax.platform_dependent, cpu=in_taps, default=plain)
+    return plain(x, kernel), along_image(dx, kernel) + along_kernel(x, dkernel)
 
 
 def _tap_by_tap(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:

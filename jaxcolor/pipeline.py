@@ -36,6 +36,7 @@ from jaxcolor.memory import fitting_pixels, require_memory
 from jaxcolor.resampling import resample, resampling_matrix
 from jaxcolor.settings import Settings
 
+_LEAST_WORKING_SIDE = 64
 Progress = Callable[[str, int, int], object]
 Chroma = tuple[jax.Array, jax.Array]
 
@@ -283,9 +284,11 @@ def _deep_prior(
 
 def _working_size(photo: _Photo, settings: Settings, channels: int) -> tuple[_Photo, list[str]]:
     """The photo at the size at which it is fitted, and what there is to say about that."""
-    most = fitting_pixels(channels)
-    # The padding of photos to shared sizes adds up to an eighth.
-    allowed = min(settings.working_side**2, max(1, int(most * 8 / 9)))
+    # The padding of photos to shared sizes adds a quarter at this size, rarely more.
+    most = fitting_pixels(channels) * 4 // 5
+    if most < _LEAST_WORKING_SIDE**2:
+        raise InputError("the deep prior needs more memory than is free; close other programs, or use another method")
+    allowed = min(settings.working_side**2, most)
     scale = (allowed / (photo.height * photo.width)) ** 0.5
     if scale >= 1:
         return photo, []

@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 import jaxcolor as jc
+from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
 from jaxcolor.pipeline import bucket
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
@@ -84,6 +85,36 @@ def test_the_result(net: jc.CIC, tmp_path: Path, method: str) -> None:
     np.testing.assert_array_equal(again, result.rgb)
 
 
+def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a working size, never silently; chroma at full size; the same seed gives the same picture."""
+    tiny = Preset(network=SkipNetwork(channels=4, scales=1), guided=True)
+    monkeypatch.setitem(PRESETS, "fast", tiny)
+    told: list[tuple[str, int, int]] = []
+    settings = FAST | {"method": "deep-prior", "preset": "fast", "prior_steps": 2, "working_side": 24}
+    result = jc.colorize(photo(40, 60), weights=net, progress=lambda *news: told.append(news), **settings)
+    assert result.rgb.shape == (40, 60, 3)
+    assert np.isfinite(result.rgb).all()
+    report = json.loads(json.dumps(result.report, allow_nan=False))
+    assert (report["method"], report["preset"], report["steps"]) == ("deep-prior", "fast", 2)
+    assert report["working_size"] == [20, 29]
+    assert report["notes"] == ["the deep prior was fitted at 29×20 pixels, the working size"]
+    assert report["loss"].keys() == {"color", "luminance", "variation"}
+    assert [solver["steps"] for solver in report["solvers"]] == [3]
+    assert [(done, total) for _, done, total in told] == [(2, 5), (5, 5)]
+    assert told[0][0].startswith("loss: color")
+    again = jc.read_out(jc.GrayImage.from_array(photo(40, 60)), result.distribution, **settings)
+    np.testing.assert_array_equal(again, result.rgb)
+
+    whole = jc.colorize(photo(20, 29), weights=net, **settings)
+    assert whole.report["working_size"] == [20, 29]
+    assert whole.report["notes"] == []
+    assert whole.rgb.shape == (20, 29, 3)
+
+    monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
+    with pytest.raises(jc.InputError, match="memory"):
+        jc.colorize(photo(40, 60), weights=net, **settings)
+
+
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:
     gray = photo(40, 60)
     settings = FAST | {"steps": 0, "refinement_steps": 0}
@@ -145,6 +176,11 @@ def test_buckets() -> None:
         ({"resolution": 100}, "multiple of 8"),
         ({"temperature": 0.0}, "temperature"),
         ({"steps": -1}, "steps"),
+        ({"preset": "slow"}, "preset must be one of fast, paper, author"),
+        ({"prior_steps": -1}, "prior_steps"),
+        ({"seed": -1}, "seed must"),
+        ({"seeds": 0}, "seeds must"),
+        ({"working_side": 4}, "working_side"),
     ],
 )
 def test_bad_settings_are_one_line(net: jc.CIC, settings: dict[str, Any], word: str) -> None:

@@ -19,7 +19,7 @@ from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.coupled_tv.solution import Status
 from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, random_parameters
 from jaxcolor.deep_prior.objective import Data, Losses, Objective, from_unit, to_unit
-from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset
+from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset, Start
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 from jaxcolor.resampling import resize
@@ -184,16 +184,19 @@ def fit_deep_prior(
     """
     chosen, steps = _checked(preset, steps, seeds)
     height, width = jnp.shape(luminance)[:2] if jnp.ndim(luminance) == 2 else (0, 0)
+    guide = _guide(guide, distribution, (height, width)) if chosen.guided else None
     plane, guide, extent = _large_enough(luminance, guide, extent, 2**chosen.network.scales + 1)
     cells = distribution.probabilities.shape
     data = Data.of(plane, distribution.palette, (cells[0], cells[1]), extent)
     if init is None:
-        state, inputs = _start(data, distribution, chosen, key, seeds, guide)
+        key = jax.random.key(0) if key is None else key
+        state, inputs = _start(data, distribution, key, guide, chosen.network, chosen.start, seeds)
         histories = []
     else:
         _check_continuation(init, chosen, seeds, data, distribution)
-        # A copy, because chunks are donated and the caller keeps his fit.
-        state, inputs, histories = jax.tree.map(jnp.copy, init.state), init.inputs, [init.histories]
+        state, inputs, histories = init.state, init.inputs, [init.histories]
+    # A copy, because chunks are donated: the caller keeps his fit, and no buffer may be given twice.
+    state = jax.tree.map(jnp.copy, state)
     loop = _Loop(data, chosen, inputs, stop, progress, time_limit)
     state, status = loop.run(state, steps, histories)
     return _result(data, chosen, state, inputs, status, histories, (height, width))
@@ -318,7 +321,8 @@ def _picture(network: SkipNetwork, parameters: Array, noise: Array) -> Array:
 
 def _each(function: Callable[[Any], Any], arguments: Any) -> Any:
     """``function`` of every seed: one by one on CPU, where a grouped convolution is slow, else side by side."""
-    return lax.platform_dependent(arguments, cpu=partial(lax.map, function), default=jax.vmap(function))
+    # Decided here and not by lax.platform_dependent, which would trace the network twice.
+    return lax.map(function, arguments) if jax.default_backend() == "cpu" else jax.vmap(function)(arguments)
 
 
 @lru_cache(maxsize=8)
@@ -344,44 +348,34 @@ def _losses(data: Data, objective: Objective, pictures: Array, targets: Array) -
     return jax.vmap(lambda f, target: jnp.stack(data.losses(f, target, objective)).sum())(pictures, targets)
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def _first_parameters(network: SkipNetwork, key: Array, seeds: int) -> Array:
-    keys = jax.random.split(key, seeds)
-    return jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(keys)
-
-
 def _noise(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.normal(key, (*shape, NOISE_CHANNELS), dtype)
 
 
+@partial(jax.jit, static_argnames=("network", "start", "seeds"))
 def _start(
     data: Data,
     distribution: ColorDistribution,
-    preset: Preset,
-    key: Array | None,
+    key: Array,
+    guide: Array | None,
+    network: SkipNetwork,
+    start: Start,
     seeds: int,
-    guide: ArrayLike | None,
 ) -> tuple[FitState, Array]:
+    """The state before the first step, and the network's input: noise, guided if there is a guide."""
     dtype, shape = data.luminance.dtype, data.luminance.shape
-    of_noise, of_parameters = jax.random.split(jax.random.key(0) if key is None else key)
-    inputs = jax.vmap(lambda key: _noise(key, shape, dtype))(jax.random.split(of_noise, seeds))
-    if preset.guided:
-        inputs = inputs.at[..., :3].set(_guides(data, distribution, guide))
-    parameters = _first_parameters(preset.network, of_parameters, seeds).astype(dtype)
-    colors = distribution.palette[distribution.modes()] if preset.start == "mode" else distribution.mean()
+    of_noise, of_parameters = (jax.random.split(half, seeds) for half in jax.random.split(key))
+    inputs = jax.vmap(lambda key: _noise(key, shape, dtype))(of_noise)
+    if guide is not None:
+        planes = jnp.concatenate([data.luminance[..., None], to_unit(guide).astype(dtype)], -1)
+        # About as spread as the noise.
+        inputs = inputs.at[..., :3].set((planes - 0.5) * jnp.array([4.0, 8.0, 8.0], dtype))
+    parameters = jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(of_parameters)
+    parameters = parameters.astype(dtype)
+    colors = distribution.palette[distribution.modes()] if start == "mode" else distribution.mean()
     target = jnp.broadcast_to(to_unit(colors).astype(dtype), (seeds, *colors.shape))
     moments = jax.vmap(_ADAM.init)(parameters)
-    # Copies, because the compiled chunk may not be given one buffer twice to write over.
-    state = FitState(parameters, moments, target + 0, jnp.copy(parameters), jnp.full(seeds, jnp.inf, dtype))
-    return state, inputs
-
-
-def _guides(data: Data, distribution: ColorDistribution, guide: ArrayLike | None) -> Array:
-    """Luminance and known chroma ``[H, W, 3]``, about as spread as noise."""
-    shape = data.luminance.shape
-    chroma = resize(distribution.mean(), (shape[0], shape[1]), "linear") if guide is None else jnp.asarray(guide)
-    planes = jnp.concatenate([data.luminance[..., None], to_unit(chroma).astype(data.luminance.dtype)], -1)
-    return (planes - 0.5) * jnp.array([4.0, 8.0, 8.0], planes.dtype)
+    return FitState(parameters, moments, target, parameters, jnp.full(seeds, jnp.inf, dtype)), inputs
 
 
 def _result(
@@ -419,19 +413,25 @@ def _checked(preset: str | Preset, steps: int | None, seeds: int) -> tuple[Prese
     return preset, steps
 
 
+def _guide(given: ArrayLike | None, distribution: ColorDistribution, shape: tuple[int, int]) -> Array:
+    if given is None:
+        return resize(distribution.mean(), shape, "linear")
+    if jnp.shape(given) != (*shape, 2):
+        raise InputError(f"guide must have shape {[*shape, 2]}, got {list(jnp.shape(given))}")
+    return jnp.asarray(given)
+
+
 def _large_enough(
-    luminance: ArrayLike, guide: ArrayLike | None, extent: tuple[int, int] | None, side: int
-) -> tuple[ArrayLike, ArrayLike | None, tuple[int, int] | None]:
+    luminance: ArrayLike, guide: Array | None, extent: tuple[int, int] | None, side: int
+) -> tuple[ArrayLike, Array | None, tuple[int, int] | None]:
     """The photo with its border repeated up to ``side`` pixels, where it is smaller, and its extent."""
     shape = jnp.shape(luminance)
-    if guide is not None and (len(shape) != 2 or jnp.shape(guide) != (*shape, 2)):
-        raise InputError(f"guide must have shape {[*shape[:2], 2]}, got {list(jnp.shape(guide))}")
     if len(shape) != 2 or 0 in shape or min(shape) >= side:
         return luminance, guide, extent
     border = [(0, max(0, side - n)) for n in shape]
     padded = jnp.pad(jnp.asarray(luminance), border, mode="edge")
     if guide is not None:
-        guide = jnp.pad(jnp.asarray(guide), [*border, (0, 0)], mode="edge")
+        guide = jnp.pad(guide, [*border, (0, 0)], mode="edge")
     return padded, guide, extent or (shape[0], shape[1])
 
 

@@ -1,0 +1,222 @@
+"""The fit: Adam against PyTorch, alternation, seeds, continuation, and every way in which it can end."""
+
+import os
+import signal
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jaxcolor as jc
+from jaxcolor.color.palette import ab_bins
+from jaxcolor.coupled_tv import Status
+from jaxcolor.deep_prior import PRESETS, Objective, PlateauRule, Preset, SkipNetwork, fit_deep_prior
+from jaxcolor.deep_prior.objective import Data, to_unit
+from jaxcolor.settings import PRESETS as NAMES
+
+# One shape and one network throughout, because each compiles anew.
+SHAPE, GRID = (9, 12), (3, 4)
+TINY = Preset(network=SkipNetwork(channels=4, scales=1), steps=6, assign_from=4, assign_every=2)
+
+
+def luminance(shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    row, column = np.mgrid[: shape[0], : shape[1]]
+    return np.where(column > shape[1] // 2, 70, 30).astype(np.float32) + row
+
+
+def distribution() -> jc.ColorDistribution:
+    rng = np.random.default_rng(0)
+    return jc.ColorDistribution(
+        jnp.asarray(rng.dirichlet(np.full(313, 0.05), GRID), jnp.float32), jnp.asarray(ab_bins(), jnp.float32)
+    )
+
+
+@pytest.fixture(scope="module")
+def fit() -> jc.DeepPriorFit:
+    return fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2)
+
+
+def test_what_comes_back(fit: jc.DeepPriorFit):
+    assert fit.picture.shape == (*SHAPE, 3)
+    assert fit.chroma.shape == (*SHAPE, 2)
+    assert fit.picture.dtype == np.float32
+    assert (fit.picture[..., 0] >= 0).all()
+    assert (fit.picture[..., 0] <= 100).all()
+    assert np.abs(fit.chroma).max() <= 110
+    assert fit.histories.shape == (2, 6, 3)
+    assert (fit.status, fit.steps, fit.message()) == (Status.OUT_OF_STEPS, 6, "all steps were taken")
+    assert fit.seed == np.argmin(fit.losses)
+    assert np.isfinite(fit.histories).all()
+    assert (fit.history.sum(1)[:4] > 0).all()
+    assert fit.history.sum(1)[3] < fit.history.sum(1)[0]
+    # The last assignment, after step 4, took colors of the palette.
+    assert (np.abs(fit.target[:, :, None] - ab_bins()).max(-1).min(-1) < 1e-3).all()
+
+
+def test_the_losses_are_those_of_the_picture(fit: jc.DeepPriorFit):
+    data = Data.of(luminance(), ab_bins(), GRID)
+    planes = jnp.concatenate([fit.picture[..., :1] / 100, to_unit(fit.chroma)], -1)
+    parts = data.losses(planes, to_unit(fit.target), TINY.objective)
+    np.testing.assert_allclose(sum(parts), fit.losses[fit.seed], rtol=1e-4)
+
+
+def test_same_key_same_picture_other_key_other_picture(fit: jc.DeepPriorFit):
+    again = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, key=jax.random.key(0))
+    np.testing.assert_array_equal(fit.picture, again.picture)
+    other = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, key=jax.random.key(1))
+    assert np.abs(fit.picture - other.picture).max() > 0.1
+
+
+def test_a_fit_continues_where_it_ended(fit: jc.DeepPriorFit):
+    half = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=3)
+    whole = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=3, init=half)
+    np.testing.assert_allclose(whole.histories, fit.histories, rtol=1e-5)
+    np.testing.assert_allclose(whole.picture, fit.picture, atol=1e-3)
+    assert whole.steps == 6
+    # The half is untouched, and there again for another continuation.
+    again = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=3, init=half)
+    np.testing.assert_array_equal(whole.picture, again.picture)
+
+
+def test_steps_of_zero_and_other_noise(fit: jc.DeepPriorFit):
+    start = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=0)
+    assert (start.steps, start.history.shape) == (0, (0, 3))
+    sample = fit.sample(jax.random.key(7))
+    assert sample.shape == fit.picture.shape
+    assert np.abs(sample - fit.picture).max() > 0.1
+    np.testing.assert_array_equal(sample, fit.sample(jax.random.key(7)))
+
+
+def test_an_interrupt_keeps_the_state():
+    seen = []
+
+    def interrupt(done: int, *parts: float) -> None:
+        seen.append((done, parts))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        fit = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    # The first chunk ends at the first assignment.
+    assert (fit.status, fit.steps) == (Status.INTERRUPTED, 4)
+    assert [done for done, _ in seen] == [4]
+    assert len(seen[0][1]) == 3
+    assert np.isfinite(fit.picture).all()
+    assert "so far" in fit.message()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_best_state(fit: jc.DeepPriorFit):
+    wild = replace(TINY, learning_rate=1e30)
+    broken = fit_deep_prior(luminance(), distribution(), preset=wild, seeds=2)
+    assert broken.status == Status.NON_FINITE
+    assert "lower the learning rate" in broken.message()
+    assert np.isfinite(broken.picture).all()
+    assert np.isfinite(broken.losses).all()
+
+
+def test_time_limit_and_plateau():
+    ended = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, time_limit=0)
+    assert (ended.status, ended.steps) == (Status.TIME_LIMIT, 0)
+    # Nothing moves at so small a learning rate.
+    still = replace(TINY, learning_rate=1e-12)
+    rested = fit_deep_prior(luminance(), distribution(), preset=still, seeds=2, stop=PlateauRule(0.5, window=1))
+    assert (rested.status, rested.steps) == (Status.CONVERGED, 4)
+    rule = PlateauRule(tolerance=0.1, window=2)
+    assert not rule.met(np.array([[9.0, 4.0, 4.0]]))
+    assert not rule.met(np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 4.0, 2.0, 2.0]]))
+
+
+def test_photos_smaller_than_the_network_allows():
+    small = fit_deep_prior(luminance((2, 5)), distribution(), preset=TINY, steps=2)
+    assert small.chroma.shape == (2, 5, 2)
+    assert np.isfinite(small.chroma).all()
+    assert small.inputs.shape[1:3] == (3, 5)
+
+
+def test_guided_preset_takes_a_guide():
+    guided = replace(TINY, guided=True)
+    guide = np.stack([luminance(), -luminance()], -1)
+    led, mean, free = (
+        fit_deep_prior(luminance(), distribution(), preset=preset, seeds=2, steps=2, guide=given)
+        for preset, given in ((guided, guide), (guided, None), (TINY, guide))
+    )
+    np.testing.assert_allclose(led.inputs[0, ..., 0], (luminance() / 100 - 0.5) * 4, rtol=1e-5)
+    np.testing.assert_allclose(led.inputs[1, ..., 2], (1 - luminance() / 110) * 4 - 4, atol=1e-5)
+    np.testing.assert_array_equal(led.inputs[..., 3:], free.inputs[..., 3:])
+    assert np.abs(led.inputs - mean.inputs).max() > 0.1
+    assert np.abs(led.picture - free.picture).max() > 0.1
+    # Other noise, but the same guide.
+    assert led.sample(jax.random.key(1)).shape == led.picture.shape
+
+
+def test_one_step_is_the_step_of_torch(fit: jc.DeepPriorFit):
+    """A step of Adam on the whole loss, written once more in PyTorch."""
+    torch = pytest.importorskip("torch", reason="compares with a step in PyTorch")
+    from tests.skip_twin import Twin
+
+    start = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=0)
+    one = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=1)
+    data = Data.of(luminance(), ab_bins(), GRID)
+    rows, columns, y = (torch.from_numpy(np.array(x)) for x in (data.rows, data.columns, data.luminance))
+    target = torch.from_numpy(np.array(start.state.target[0]))
+    twin, o = Twin(4, 1), Objective()
+    from jaxcolor.deep_prior.fit import _unravel
+
+    tree = _unravel(TINY.network, 32)(start.state.parameters[0])["params"]
+    with torch.no_grad():
+        for name, layer in twin.layers().items():
+            weight = np.array(tree[name]["kernel" if "kernel" in tree[name] else "scale"])
+            layer.weight.copy_(torch.from_numpy(weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight))
+            layer.bias.copy_(torch.from_numpy(np.array(tree[name]["bias"])))
+    picture = twin(torch.from_numpy(np.array(start.inputs[0])).permute(2, 0, 1)[None])[0]
+    color = ((torch.einsum("ij,cjk,lk->ilc", rows, picture[1:], columns) - target) ** 2).sum() / (
+        3 * target[..., 0].numel()
+    )
+    squares = torch.full(SHAPE, o.smoothing**2)
+    for plane, weight in zip(picture, (o.coupling, 1, 1), strict=True):
+        down = torch.nn.functional.pad(plane[1:] - plane[:-1], (0, 0, 0, 1))
+        across = torch.nn.functional.pad(plane[:, 1:] - plane[:, :-1], (0, 1))
+        squares = squares + weight * (down**2 + across**2)
+    variation = o.variation * 256 / np.sqrt(SHAPE[0] * SHAPE[1]) * squares.sqrt().sum()
+    parts = torch.stack([color, o.fidelity * ((picture[0] - y) ** 2).mean(), variation])
+    np.testing.assert_allclose(one.histories[0, 0], parts.detach().numpy(), rtol=1e-4)
+
+    parts.sum().backward()
+    want, _ = ravel_pytree(twin.arrays(gradients=True))
+    # Adam's first mean of gradients is a tenth of the gradient, and its first step goes by the whole rate.
+    np.testing.assert_allclose(10 * one.state.moments.mu[0], want, atol=2e-4 * np.abs(want).max())
+    clear = np.abs(want) > 1e-2 * np.abs(want).max()
+    change = np.asarray(one.state.parameters[0] - start.state.parameters[0])
+    np.testing.assert_allclose(change[clear], -TINY.learning_rate * np.sign(want)[clear], rtol=1e-3)
+
+
+def test_names_of_presets_are_known_without_jax():
+    assert set(NAMES) == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"preset": "quick"}, "preset must be one of paper, author, fast"),
+        ({"steps": -1}, "steps must be at least 0"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"guide": np.zeros((9, 12)), "preset": replace(TINY, guided=True)}, r"guide must have shape \[9, 12, 2\]"),
+        ({"luminance": np.zeros((9, 12, 1))}, r"luminance must have shape \[H, W\]"),
+        ({"luminance": np.full(SHAPE, np.nan)}, "NaN"),
+        ({"seeds": 1, "init": True}, "init does not fit"),
+        ({"preset": "paper", "seeds": 2, "init": True}, "another network"),
+    ],
+)
+def test_bad_input_is_one_line(fit: jc.DeepPriorFit, change: dict, words: str):
+    given = {"luminance": luminance(), "preset": TINY} | change
+    if "init" in given:
+        given["init"] = fit
+    with pytest.raises(jc.InputError, match=words) as caught:
+        fit_deep_prior(given.pop("luminance"), distribution(), **given)
+    assert "\n" not in str(caught.value)

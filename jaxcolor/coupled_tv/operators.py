@@ -142,10 +142,6 @@ def computed_once(always: Array, function: Callable[..., Any], *operands: Any) -
 
 def _shift(plane: Array, axis: int, by: int) -> Array:
     """``plane`` moved by one pixel towards larger (by = 1) or smaller (by = -1) indices, zero-filled."""
-    # Not by padding with a negative amount: where the plane is a slice of a larger array, XLA:CPU (jax 0.10) compiles
-    # the derivative of that wrongly.
-    axis %= plane.ndim
-    kept = lax.slice_in_dim(plane, max(-by, 0), plane.shape[axis] - max(by, 0), axis=axis)
     padding = [(0, 0, 0)] * plane.ndim
-    padding[axis] = (max(by, 0), max(-by, 0), 0)
-    return lax.pad(kept, jnp.zeros((), plane.dtype), padding)
+    padding[axis] = (by, -by, 0)
+    return lax.pad(plane, jnp.zeros((), plane.dtype), padding)

@@ -105,10 +105,10 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     again = jc.read_out(jc.GrayImage.from_array(photo(40, 60)), result.distribution, **settings)
     np.testing.assert_array_equal(again, result.rgb)
 
-    whole = jc.colorize(photo(20, 29), weights=net, **settings)
-    assert whole.report["working_size"] == [20, 29]
+    whole = jc.colorize(photo(20, 28), weights=net, **settings)
+    assert whole.report["working_size"] == [20, 28]
     assert whole.report["notes"] == []
-    assert whole.rgb.shape == (20, 29, 3)
+    assert whole.rgb.shape == (20, 28, 3)
 
     monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):

@@ -100,6 +100,7 @@ FAST = Preset(
     guided=True,
 )
 """For a few CPU cores; derived, not published. The loss is the paper's. The network is narrow and shallow, and guided:
-it sees the luminance and the coupled-TV solution instead of finding both by itself."""
+it sees the luminance and the coupled-TV solution instead of finding both by itself. Its numbers are a first guess:
+``python -m benchmarks.deep_prior`` compares it with the others."""
 
 PRESETS = {"paper": PAPER, "author": AUTHOR, "fast": FAST}

@@ -33,7 +33,7 @@ REFERENCE_SIDE = 256
 def to_unit(chroma: ArrayLike) -> jax.Array:
     """(a*, b*) in Lab units to [0, 1]; gray is 0.5.
 
-    >>> to_unit(jnp.array([-110.0, 0.0, 110.0])).tolist()
+    >>> [round(float(value), 3) for value in to_unit(jnp.array([-110.0, 0.0, 110.0]))]
     [0.0, 0.5, 1.0]
     """
     return (jnp.asarray(chroma) + AB_SCALE) / (2 * AB_SCALE)

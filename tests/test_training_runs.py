@@ -1,6 +1,7 @@
 """What surrounds the training step: checkpoints, logs, several devices, provenance."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -34,20 +35,38 @@ def test_checkpoints_of_another_network_or_damaged_ones_are_one_line_and_stay(tm
             checkpoints.save(step, {"a": step * state["a"], "b": state["b"]})
         checkpoints.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
-    before = files(tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         np.testing.assert_array_equal(checkpoints.restored(state)["a"], 3 * state["a"])
-        for other in ({"a": jnp.ones((3, 3)), "b": jnp.ones(4)}, {"a": state["a"], "c": jnp.ones(4)}):
-            with pytest.raises(
-                InputError, match=r"step 3 .* is of another network, or damaged; give the width"
-            ) as error:
-                checkpoints.restored(other)
-            assert "\n" not in str(error.value)
+    before = files(tmp_path)
+    # In a process of its own: when Orbax fails it leaves coroutines behind, whose errors appear in other tests.
+    messages = refusals(tmp_path, {"a": [3, 3], "b": [4]}, {"a": [2, 3], "c": [4]})
+    assert all("of step 3" in line and "is of another network, or damaged; give the width" in line for line in messages)
     assert files(tmp_path) == before
     for path in (tmp_path / "3").rglob("d/*"):
         path.write_bytes(path.read_bytes()[:20])
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="damaged"):
-        checkpoints.restored(state)
+    assert "damaged" in refusals(tmp_path, {"a": [2, 3], "b": [4]})[0]
+
+
+def refusals(folder: Path, *shapes: dict[str, list[int]]) -> list[str]:
+    """What is said when the last checkpoint is asked for as trees of arrays of these shapes: one line each."""
+    script = """
+import json, sys
+import jax.numpy as jnp
+from pathlib import Path
+from jaxcolor.cic.training.checkpoints import Checkpoints
+from jaxcolor.errors import InputError
+
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    for shapes in map(json.loads, sys.argv[2:]):
+        try:
+            checkpoints.restored({name: jnp.ones(shape) for name, shape in shapes.items()})
+        except InputError as error:
+            print(error)
+"""
+    command = [sys.executable, "-c", script, str(folder), *map(json.dumps, shapes)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(lines) == len(shapes)
+    return lines
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

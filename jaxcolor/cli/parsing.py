@@ -50,63 +50,26 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add an option for every field of :class:`Settings`."""
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=METHODS, default=Settings.method, help="default: %(default)s")
-    group.add_argument(
-        "--candidates",
-        metavar="K",
-        type=int,
-        default=Settings.candidates,
-        help="colors per pixel (default: %(default)s)",
-    )
-    group.add_argument("--fidelity", metavar="λ", type=float, help="> 0; larger stays closer to the network's colors")
-    group.add_argument("--coupling", metavar="γ", type=float, help=">= 0; larger ties color edges to gray edges")
-    group.add_argument(
-        "--steps",
-        metavar="N",
-        type=int,
-        default=Settings.steps,
-        help="of the primal-dual solver (default: %(default)s)",
-    )
-    group.add_argument(
-        "--refinement-steps",
-        metavar="N",
-        type=int,
-        default=Settings.refinement_steps,
-        help="of the inertial solver after it (default: %(default)s)",
-    )
-    group.add_argument(
-        "--resolution",
-        metavar="PIXELS",
-        type=int,
-        default=Settings.resolution,
-        help="side of what the network sees (default: %(default)s)",
-    )
-    group.add_argument(
-        "--temperature",
-        metavar="T",
-        type=float,
-        default=Settings.temperature,
-        help="of method cic: 1 cautious, towards 0 vivid (default: %(default)s)",
-    )
+    _add_number(group, "candidates", int, "K", "colors per pixel")
+    _add_number(group, "fidelity", float, "λ", "> 0; larger stays closer to the network's colors")
+    _add_number(group, "coupling", float, "γ", ">= 0; larger ties color edges to gray edges")
+    _add_number(group, "steps", int, "N", "of the primal-dual solver")
+    _add_number(group, "refinement_steps", int, "N", "of the inertial solver after it")
+    _add_number(group, "resolution", int, "PIXELS", "side of what the network sees")
+    _add_number(group, "temperature", float, "T", "of method cic: 1 cautious, towards 0 vivid")
     group = parser.add_argument_group("method deep-prior")
     group.add_argument("--preset", choices=PRESETS, help="default: fast on CPU, paper on GPU")
-    group.add_argument("--prior-steps", metavar="N", type=int, help="of Adam (default: the preset's)")
-    group.add_argument(
-        "--seed", metavar="N", type=int, default=Settings.seed, help="of the noise (default: %(default)s)"
-    )
-    group.add_argument(
-        "--seeds",
-        metavar="N",
-        type=int,
-        default=Settings.seeds,
-        help="independent starts, of which the best is taken (default: %(default)s)",
-    )
-    group.add_argument(
-        "--working-side",
-        metavar="PIXELS",
-        type=int,
-        default=Settings.working_side,
-        help="larger photos are fitted at this size squared (default: %(default)s)",
-    )
+    _add_number(group, "prior_steps", int, "N", "of Adam (default: the preset's)")
+    _add_number(group, "seed", int, "N", "of the noise")
+    _add_number(group, "seeds", int, "N", "independent starts, of which the best is taken")
+    _add_number(group, "working_side", int, "PIXELS", "larger photos are fitted at this size squared")
+
+
+def _add_number(group: "argparse._ArgumentGroup", name: str, kind: type, metavar: str, what: str) -> None:
+    """Add the option of the field ``name`` of :class:`Settings`, with its default."""
+    default = getattr(Settings, name)
+    note = "" if default is None else " (default: %(default)s)"
+    group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, type=kind, default=default, help=f"{what}{note}")
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

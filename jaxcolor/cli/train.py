@@ -2,12 +2,12 @@
 
 import argparse
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from jaxcolor.cli.parsing import EXIT_INTERRUPTED, progress_bar_wanted
+from jaxcolor.cli.targets import check_target
 from jaxcolor.constants import INPUT_MULTIPLE
 from jaxcolor.errors import InputError
 
@@ -116,8 +116,6 @@ def _check(args: argparse.Namespace) -> None:
     for message, holds in checks.items():
         if not holds:
             args.parser.error(message)
-    folder = args.output.parent
-    if args.output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write weights to {args.output}: expected a file in an existing, writable folder")
+    check_target(args.output, "weights", "--output", force=True)
     if args.run_folder.exists() and not args.run_folder.is_dir():
         raise InputError(f"{args.run_folder} is a file; --run needs a folder for checkpoints and log")

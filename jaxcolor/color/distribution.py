@@ -88,7 +88,7 @@ class ColorDistribution:
         Returns ``candidates`` ``[H, W, count, 2]`` (raw Lab units) and ``weights`` ``[H, W, count]``, renormalised to
         sum 1. Source: Mouzon et al. 2019, section 3 (10 modes); taking them per pixel, the bilinear kernel and the
         renormalisation are our reading of it. The full-size distribution is never held: blocks of rows are
-        up-sampled and reduced in turn, at about 3 microseconds a pixel on one core.
+        up-sampled and reduced in turn.
 
         With ``padded`` the arrays have that larger shape and the image lies in their top left corner; then ``shape``
         may be traced, and sizes padded to one shape share one compiled program.

@@ -1,4 +1,4 @@
-"""Projection of one vector onto the probability simplex Δ = {w ≥ 0, Σ w_i = 1}; callers vmap it over pixels.
+"""Projection of one vector onto the probability simplex Δ = {w ≥ 0, Σ w_i = 1}, and its threshold for whole planes.
 
 The projection is ``max(v - θ, 0)`` with one threshold θ per vector (Duchi et al. 2008, Chen & Ye 2011), and with
 the entries in decreasing order ``θ = max_j (v_1 + … + v_j - 1) / j``. Two ways to θ, the same result:

@@ -136,8 +136,9 @@ class Data:
 
     def losses(self, picture: jax.Array, target: jax.Array, objective: Objective) -> Losses:
         """The parts of the loss of a ``picture`` ``[H, W, 3]`` against target colors ``[h, w, 2]``."""
-        # As planes behind a barrier: fused with the network's last layer, the derivative of the total variation is
-        # compiled wrongly by XLA:CPU (jax 0.10), off by more than its own size.
+        # Planes of an array with its axis moved, not slices of [H, W, 3]: of these XLA:CPU (jax 0.10) compiles the
+        # derivative of the total variation wrongly when it is fused with the network's last layer. The moved axis is
+        # what mends the case that is tested; the barrier is there for cases that are not.
         light, a, b = jax.lax.optimization_barrier(jnp.moveaxis(picture, -1, 0))
         cells = target.shape[0] * target.shape[1]
         image, side = inside(light.shape, self.extent), jnp.sqrt(self.pixels())

@@ -7,6 +7,7 @@ convolution of block 8 has a 4x4 kernel.
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,7 +43,15 @@ BLOCKS = (
     Block(512, 3, dilation=2),
     Block(512, 3),
 )
+STRIDED = {
+    f"model{number}_{2 * block.convolutions - 2}"
+    for number, block in enumerate(BLOCKS, start=1)
+    if block.last_stride > 1
+}
 HEAD_CHANNELS = 256
+BATCH_NORM_EPSILON = 1e-5
+# Of the names of the normalisations that only the form to train has.
+NORM_SUFFIX = "_norm"
 
 
 class CICNetwork(nn.Module):
@@ -55,6 +64,10 @@ class CICNetwork(nn.Module):
     ``[N, H/4, W/4, 313]``. With ``train=True`` batch normalisation uses the statistics of the batch, and the running
     ones move toward them by ``1 - momentum``.
 
+    ``normalised`` is the form to train: every 3x3 convolution is also batch-normalised, and its input added where the
+    shapes agree, before the ReLU. A deep network learns several times faster in it, and :func:`merged` turns its
+    variables into those of the plain network, which computes the same (Ding et al. 2021, "RepVGG").
+
     >>> network = CICNetwork(width=1 / 16)
     >>> shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
     >>> jax.eval_shape(network.apply, shapes, jnp.zeros((1, 32, 64, 1))).shape
@@ -63,30 +76,37 @@ class CICNetwork(nn.Module):
 
     width: float = 1.0
     momentum: float = 0.99
+    normalised: bool = False
 
     @nn.compact
     def __call__(self, luminance: jax.Array, train: bool = False) -> jax.Array:
+        normalise = partial(
+            nn.BatchNorm, use_running_average=not train, momentum=self.momentum, epsilon=BATCH_NORM_EPSILON
+        )
+
+        def layer(x: jax.Array, channels: int, stride: int, dilation: int, name: str) -> jax.Array:
+            y = Convolution(self._channels(channels), stride=stride, dilation=dilation, name=name)(x)
+            if self.normalised:
+                y = normalise(name=name + NORM_SUFFIX)(y)
+                y = y + x if stride == 1 and y.shape == x.shape else y
+            return nn.relu(y)
+
         x = (luminance - 50) / 100
         for number, block in enumerate(BLOCKS, start=1):
             for i in range(block.convolutions):
                 stride = block.last_stride if i == block.convolutions - 1 else 1
                 # The names are the keys of the released checkpoint with the dot replaced.
                 name = f"model{number}_{2 * i}"
-                x = nn.relu(self._conv(block.channels, stride, block.dilation, name)(x))
-            x = nn.BatchNorm(
-                use_running_average=not train, momentum=self.momentum, epsilon=1e-5, name=f"model{number}_{2 * i + 2}"
-            )(x)
+                x = layer(x, block.channels, stride, block.dilation, name)
+            x = normalise(name=f"model{number}_{2 * i + 2}")(x)
         x = TransposedConvolution(self._channels(HEAD_CHANNELS), name="model8_0")(x)
         x = nn.relu(x)
         for name in ("model8_2", "model8_4"):
-            x = nn.relu(self._conv(HEAD_CHANNELS, 1, 1, name)(x))
+            x = layer(x, HEAD_CHANNELS, 1, 1, name)
         # The released model ends on a 313 -> 2 convolution that holds the colors of the bins in units of 110. It is
         # the palette of the distribution, so it is kept among the parameters, but the logits do not depend on it.
         self.param("model_out", lambda _: jnp.asarray(ab_bins() / AB_UNIT))
         return Convolution(PALETTE_SIZE, size=1, name="model8_6")(x)
-
-    def _conv(self, channels: int, stride: int, dilation: int, name: str) -> "Convolution":
-        return Convolution(self._channels(channels), stride=stride, dilation=dilation, name=name)
 
     def _channels(self, channels: int) -> int:
         return max(1, round(channels * self.width))
@@ -124,8 +144,33 @@ class TransposedConvolution(nn.Module):
         return convolve_transposed(x, kernel) + bias
 
 
-@partial(jax.jit, static_argnums=1)
-def random_variables(key: jax.Array, width: float = 1.0) -> dict[str, Any]:
+def merged(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of the plain network that computes what the ``normalised`` one does with ``variables``.
+
+    With running statistics, batch normalisation and an added input are linear, so both go into the kernel and bias of
+    their convolution: ``s (k * x + b - mean) + shift + x`` with ``s = scale / sqrt(var + ε)``. Variables of the plain
+    network come back as they are.
+
+    >>> start = random_variables(jax.random.key(0), 1 / 16, normalised=True)
+    >>> jax.tree.structure(merged(start)) == jax.tree.structure(random_variables(jax.random.key(0), 1 / 16))
+    True
+    """
+    params, stats = dict(variables["params"]), dict(variables["batch_stats"])
+    for norm in [name for name in params if name.endswith(NORM_SUFFIX)]:
+        name = norm.removesuffix(NORM_SUFFIX)
+        kernel, bias = params[name]["kernel"], params[name]["bias"]
+        norm_params, norm_stats = params.pop(norm), stats.pop(norm)
+        scale = norm_params["scale"] / jnp.sqrt(norm_stats["var"] + BATCH_NORM_EPSILON)
+        kernel, bias = kernel * scale, (bias - norm_stats["mean"]) * scale + norm_params["bias"]
+        inputs, outputs = kernel.shape[2:]
+        if name not in STRIDED and inputs == outputs:
+            kernel = kernel.at[1, 1].add(jnp.eye(outputs))
+        params[name] = {"kernel": kernel, "bias": bias}
+    return {"params": params, "batch_stats": stats}
+
+
+@partial(jax.jit, static_argnums=1, static_argnames="normalised")
+def random_variables(key: jax.Array, width: float = 1.0, normalised: bool = False) -> dict[str, Any]:
     """Variables of a :class:`CICNetwork` to start training from; the kernels are He-normal.
 
     The same distribution as ``CICNetwork(width).init`` but for its cut at two standard deviations, and all kernels come
@@ -136,7 +181,7 @@ def random_variables(key: jax.Array, width: float = 1.0) -> dict[str, Any]:
     """
     luminance = jnp.zeros((1, INPUT_MULTIPLE, INPUT_MULTIPLE, 1))
     # Everything but the kernels starts at a constant. What this computes of the kernels is unused, so never compiled.
-    variables = flatten_dict(CICNetwork(width).init(key, luminance))
+    variables = flatten_dict(CICNetwork(width, normalised=normalised).init(key, luminance))
     kernels = {path: array.shape for path, array in variables.items() if path[-1] == "kernel"}
     stream, used = jax.random.normal(key, (sum(map(math.prod, kernels.values())),)), 0
     for path, shape in kernels.items():

@@ -36,12 +36,26 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--decay", type=int, default=4_000, help="steps over which the rate falls (default: %(default)s)"
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=0.03, help="of Muon (default: %(default)s)")
     parser.add_argument(
         "--uniform-share",
         type=float,
         default=0.5,
         help="of the class rebalancing; 1 switches it off (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rebalance",
+        choices=("loss", "logits"),
+        default="logits",
+        help="class weights in the loss, as published, or added to the logits at the end (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeat",
+        metavar="PATTERN=TIMES",
+        type=_repetition,
+        action="append",
+        default=[],
+        help="photos whose file names match count so many times, e.g. 'flowers_*=4'; the first match counts",
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--validation-share", type=float, default=0.02, help="of the photos (default: %(default)s)")
@@ -64,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
     from jaxcolor.cic.training.data import load_photos
     from jaxcolor.cic.training.loop import TrainingConfig, train, trained_network
 
-    names = ("width", "size", "batch", "steps", "decay", "learning_rate", "uniform_share", "seed")
+    names = ("width", "size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "seed")
     config = TrainingConfig(**{name: getattr(args, name) for name in names})
+    repetitions = dict(args.repeat)
     photos = load_photos(args.folders)
     for path, reason in photos.rejected.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
@@ -76,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
             f"{args.validation_share}; give more photos or another --validation-share"
         )
     print(f"{len(training.images)} photos to train on, {len(validation.images)} to validate")
+    training = training.repeated(repetitions)
+    if not training.images:
+        raise InputError("--repeat leaves no photo to train on; give some pattern more than 0 times")
     bar = progress_bar_wanted(quiet=False)
     state = train(
         config,
@@ -87,13 +105,21 @@ def run(args: argparse.Namespace) -> int:
         args.devices,
         args.tensorboard,
     )
-    net = trained_network(state, config, training.images, args.name, [str(folder) for folder in args.folders])
+    source: dict[str, Any] = {"photos": [folder.name for folder in args.folders], "repeated": repetitions}
+    net = trained_network(state, config, training.images, args.name, source)
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")
     if int(state.step) < config.steps:
         print("jaxcolor: interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _repetition(text: str) -> tuple[str, int]:
+    pattern, _, times = text.rpartition("=")
+    if not pattern or not times.isdigit():
+        raise argparse.ArgumentTypeError(f"must be PATTERN=TIMES with a whole number of times; got {text!r}")
+    return pattern, int(times)
 
 
 def _check(args: argparse.Namespace) -> None:

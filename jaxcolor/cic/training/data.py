@@ -1,9 +1,10 @@
 """Photos in memory and reproducible batches of random crops."""
 
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,22 @@ class Photos:
         """(training, validation): a photo's side depends on its name alone, so it never changes sides."""
         held_out = [zlib.crc32(name.encode()) % 1000 < 1000 * share for name in self.names]
         return self._select([not h for h in held_out]), self._select(held_out)
+
+    def repeated(self, times: Mapping[str, int]) -> "Photos":
+        """The photos whose file names match a pattern of ``times`` count so many times (0: not at all), others once.
+
+        Of several patterns that match, the first counts. A repeated photo takes no more memory.
+
+        >>> photos = Photos(["x", "y"], ["dog_1.jpg", "cat_1.jpg"], {})
+        >>> photos.repeated({"dog_*": 3}).names
+        ['dog_1.jpg', 'dog_1.jpg', 'dog_1.jpg', 'cat_1.jpg']
+        """
+        images, names = [], []
+        for image, name in zip(self.images, self.names, strict=True):
+            count = next((n for pattern, n in times.items() if fnmatchcase(name, pattern)), 1)
+            images += [image] * count
+            names += [name] * count
+        return Photos(images, names, self.rejected)
 
     def _select(self, keep: Sequence[bool]) -> "Photos":
         images = [image for image, k in zip(self.images, keep, strict=True) if k]

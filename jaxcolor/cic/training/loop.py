@@ -2,20 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from jaxcolor.cic.network import CICNetwork, random_variables
+from jaxcolor.cic.network import CICNetwork, merged, random_variables
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import batches, make_batch
@@ -33,27 +35,36 @@ MINIMAL_VARIANCE_OF_SQUARES = 0.99
 VALIDATION_SEED, VALIDATION_SIZE = 2**31 - 1, 128
 STATISTICS_SEED, STATISTICS_BATCHES = 2**31 - 2, 12
 SAMPLES = 6
+HEAD = "model8_6"
+# The first predictions are close to the prior. The learning rate of Adam is this share of Muon's.
+HEAD_SHRINKAGE, ADAM_SHARE = 0.1, 0.05
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Everything a run depends on besides the photos.
 
-    The learning rate rises linearly over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay``
-    steps; a run may be resumed with another ``steps``. ``uniform_share`` is λ of the class rebalancing
-    (Zhang et al. 2016: 1/2; 1 switches it off). ``average`` is the decay of the moving average of the weights.
+    The learning rate, Muon's for the kernels, rises linearly over ``warmup`` steps, stays, and falls linearly to 0
+    over the last ``decay`` steps; a run may be resumed with another ``steps``. ``average`` is the decay of the moving
+    average of the weights.
+
+    ``uniform_share`` is λ of the class rebalancing (Zhang et al. 2016: 1/2; 1 switches it off). With ``rebalance``
+    "loss" the class weights multiply the loss, as published. With "logits" they do not, and their logarithms are
+    added to the logits afterwards: the same optimum (the derivation is in :func:`without_class_weights`; Menon et al.
+    2021, "Long-tail learning via logit adjustment"), from gradients of less variance.
     """
 
     width: float = 0.25
     size: int = 128
     batch: int = 32
     steps: int = 20_000
-    learning_rate: float = 1e-3
-    warmup: int = 500
+    learning_rate: float = 0.03
+    warmup: int = 100
     decay: int = 4_000
-    weight_decay: float = 1e-3
+    weight_decay: float = 0.02
     gradient_norm: float = 1.0
     uniform_share: float = 0.5
+    rebalance: Literal["loss", "logits"] = "logits"
     average: float = 0.999
     seed: int = 0
 
@@ -61,6 +72,10 @@ class TrainingConfig:
         """Learning rate at a step."""
         rise, fall = (step + 1) / self.warmup, (self.steps - step) / self.decay
         return self.learning_rate * jnp.clip(jnp.minimum(rise, fall), 0.0, 1.0)
+
+    def class_weights(self, prior: jax.Array) -> jax.Array:
+        """Those that multiply the loss, ``[313]``."""
+        return rebalancing_weights(prior, self.uniform_share if self.rebalance == "loss" else 1.0)
 
 
 @struct.dataclass
@@ -76,10 +91,11 @@ class TrainingState:
 
 def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
     """Random weights; the head starts at the (rebalanced) prior, so that no step is spent on learning it."""
-    variables = random_variables(jax.random.key(config.seed), config.width)
-    expected = prior * rebalancing_weights(prior, config.uniform_share)
-    variables["params"]["model8_6"]["bias"] = jnp.log(expected + 1e-7)
+    variables = random_variables(jax.random.key(config.seed), config.width, normalised=True)
     params = variables["params"]
+    head = params[HEAD]
+    expected = prior * config.class_weights(prior)
+    params[HEAD] = {"kernel": HEAD_SHRINKAGE * head["kernel"], "bias": jnp.log(expected + 1e-7)}
     # A copy, because the compiled step may not be given one buffer twice to write over.
     average = jax.tree.map(jnp.copy, params)
     return TrainingState(
@@ -88,16 +104,21 @@ def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
 
 
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
-    # Adam as in the released solver (0.9, 0.99); decay acts on kernels only.
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_norm),
-        optax.adamw(
-            config.rate,
-            b2=MINIMAL_VARIANCE_OF_SQUARES,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim == 4, params),
-        ),
+    # Muon (Jordan et al. 2024) orthogonalises the step of each hidden kernel, as a matrix from its taps and inputs to
+    # its outputs; Adam moves the rest: biases, normalisations, head, and the stem, which has one input.
+    def matrices(params: Variables) -> Variables:
+        hidden = {path: x.ndim == 4 and path[0] != HEAD and x.shape[2] > 1 for path, x in flatten_dict(params).items()}
+        along = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+        return unflatten_dict({path: along if is_hidden else None for path, is_hidden in hidden.items()})
+
+    muon = optax.contrib.muon(
+        config.rate,
+        weight_decay=config.weight_decay,
+        adam_b2=MINIMAL_VARIANCE_OF_SQUARES,
+        adam_learning_rate=lambda step: ADAM_SHARE * config.rate(step),
+        muon_weight_dimension_numbers=matrices,
     )
+    return optax.chain(optax.clip_by_global_norm(config.gradient_norm), muon)
 
 
 def placements(batch: int, devices: int | None = None) -> tuple[NamedSharding, NamedSharding]:
@@ -125,7 +146,7 @@ def make_step(
 
     ``placement`` is that of the state, see :func:`placements`.
     """
-    network, optimiser = CICNetwork(config.width), _optimiser(config)
+    network, optimiser = CICNetwork(config.width, normalised=True), _optimiser(config)
 
     def loss(params: Variables, batch_stats: Variables, rgb: jax.Array) -> tuple[jax.Array, Any]:
         luminance, ab = luminance_and_targets(rgb)
@@ -151,13 +172,13 @@ def make_step(
 def make_averaged_variables(
     config: TrainingConfig, images: Sequence[np.ndarray]
 ) -> Callable[[TrainingState], Variables]:
-    """A function of the state: the averaged weights with batch statistics of their own, to predict with.
+    """A function of the state: the averaged weights with batch statistics of their own, of the plain network.
 
     The running statistics belong to the latest weights. With the averaged ones they are off by so much that the
     network is worse than without averaging (Izmailov et al. 2018 make the same correction), so the statistics are
     taken anew over a few training batches.
     """
-    network = CICNetwork(config.width, momentum=0.0)
+    network = CICNetwork(config.width, momentum=0.0, normalised=True)
     seeds = range(STATISTICS_BATCHES)
     crops = [make_batch(images, config.size, config.batch, STATISTICS_SEED, i) for i in seeds]
 
@@ -170,7 +191,7 @@ def make_averaged_variables(
     def averaged(state: TrainingState) -> Variables:
         each = [statistics(state, rgb) for rgb in crops]
         mean = jax.tree.map(lambda *values: jnp.mean(jnp.stack(values), 0), *each)
-        return {"params": state.average, "batch_stats": mean}
+        return merged({"params": state.average, "batch_stats": mean})
 
     return averaged
 
@@ -185,14 +206,16 @@ def make_validation(
     averaged_variables = make_averaged_variables(config, training)
     network, palette = CICNetwork(config.width), jnp.asarray(ab_bins())
     crops = [make_batch(validation, VALIDATION_SIZE, 32, VALIDATION_SEED, i) for i in range(8)]
-    # Rebalanced training adds the log class weights to the log-probabilities; they are taken off again.
-    offset = jnp.log(rebalancing_weights(prior, config.uniform_share))
+    # A rebalanced loss adds the log class weights to the log-probabilities; they are taken off again. The pictures are
+    # vivid, with the class weights on.
+    offset = jnp.log(config.class_weights(prior))
+    vivid_offset = jnp.log(rebalancing_weights(prior, config.uniform_share))
 
     @jax.jit
     def measure(variables: Variables, rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
         luminance, ab = luminance_and_targets(rgb)
-        rebalanced = jnp.asarray(network.apply(variables, luminance))
-        logits = rebalanced - offset
+        logits = jnp.asarray(network.apply(variables, luminance)) - offset
+        rebalanced = logits + vivid_offset
         mean = jnp.matmul(jax.nn.softmax(logits), palette, precision="highest")
         baseline = jnp.broadcast_to(jnp.log(prior), logits.shape)
         squares = ((mean - ab) ** 2).sum(-1).mean() / 2, (ab**2).sum(-1).mean() / 2
@@ -249,7 +272,7 @@ def train(
     prior = empirical_prior(training, config.seed)
     state = jax.device_put(initial_state(config, prior), replicated)
     validate = make_validation(config, training, validation, prior)
-    step = make_step(config, rebalancing_weights(prior, config.uniform_share), replicated)
+    step = make_step(config, config.class_weights(prior), replicated)
     with (
         # A step gives its state's buffers away, so an interrupt in the middle of one would leave nothing to save.
         deferred_interrupt() as interrupted,
@@ -311,15 +334,20 @@ class _Meter:
 
 
 def trained_network(
-    state: TrainingState, config: TrainingConfig, images: Sequence[np.ndarray], name: str, folders: Sequence[str]
+    state: TrainingState, config: TrainingConfig, images: Sequence[np.ndarray], name: str, source: Mapping[str, Any]
 ) -> CIC:
     """The averaged weights as a :class:`CIC` whose manifest tells how they were made; ``images`` trained them.
 
-    The manifest holds the prior of the bins too: the class weights follow from it.
+    ``source`` says where the photos are from, in JSON values.
+
+    Class weights are in its logits, whichever way it was trained. The manifest holds the prior of the bins: the class
+    weights follow from it.
     """
-    training = {"photos": [Path(folder).name for folder in folders], "step": int(state.step), **asdict(config)}
-    training |= {"commit": code_commit()}
-    prior = [float(f"{p:.5g}") for p in np.asarray(empirical_prior(images, config.seed))]
-    manifest = Manifest(name=name, training=training, prior=prior)
+    training = {**source, "step": int(state.step), **asdict(config), "commit": code_commit()}
+    prior = empirical_prior(images, config.seed)
+    manifest = Manifest(name=name, training=training, prior=[float(f"{p:.5g}") for p in np.asarray(prior)])
     variables = make_averaged_variables(config, images)(state)
+    head = variables["params"][HEAD]
+    missing = rebalancing_weights(prior, config.uniform_share) / config.class_weights(prior)
+    variables["params"][HEAD] = {**head, "bias": head["bias"] + jnp.log(missing)}
     return CIC(variables, width=config.width, manifest=manifest)

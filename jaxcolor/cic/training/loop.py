@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import optax.contrib
 from flax import struct
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
@@ -106,17 +105,17 @@ def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     # Muon (Jordan et al. 2024) orthogonalises the step of each hidden kernel, as a matrix from its taps and inputs to
     # its outputs; Adam moves the rest: biases, normalisations, head, and the stem, which has one input.
-    def matrices(params: Variables) -> Variables:
-        hidden = {path: x.ndim == 4 and path[0] != HEAD and x.shape[2] > 1 for path, x in flatten_dict(params).items()}
-        along = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-        return unflatten_dict({path: along if is_hidden else None for path, is_hidden in hidden.items()})
+    along = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+
+    def matrix(path: tuple[Any, ...], x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        return along if x.ndim == 4 and path[0].key != HEAD and x.shape[2] > 1 else None
 
     muon = optax.contrib.muon(
         config.rate,
         weight_decay=config.weight_decay,
         adam_b2=MINIMAL_VARIANCE_OF_SQUARES,
         adam_learning_rate=lambda step: ADAM_SHARE * config.rate(step),
-        muon_weight_dimension_numbers=matrices,
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix, params),
     )
     return optax.chain(optax.clip_by_global_norm(config.gradient_norm), muon)
 

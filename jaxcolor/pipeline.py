@@ -27,9 +27,6 @@ from jaxcolor.coupled_tv.primal_dual import PrimalDual
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status
 from jaxcolor.coupled_tv.solve import solve_in_chunks
-from jaxcolor.deep_prior.fit import fit_deep_prior
-from jaxcolor.deep_prior.objective import Losses
-from jaxcolor.deep_prior.presets import PRESETS
 from jaxcolor.errors import InputError
 from jaxcolor.images import GrayImage, check_output, read_gray, write_image
 from jaxcolor.memory import fitting_pixels, require_memory
@@ -234,6 +231,11 @@ def _deep_prior(
     photo: _Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
 ) -> tuple[Chroma, dict[str, Any]]:
     """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges."""
+    # Here, not on top: optax comes with it, and the other methods start a quarter of a second sooner without.
+    from jaxcolor.deep_prior.fit import fit_deep_prior
+    from jaxcolor.deep_prior.objective import Losses
+    from jaxcolor.deep_prior.presets import PRESETS
+
     name = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
     preset = PRESETS[name]
     small, notes = _working_size(photo, settings, preset.network.channels)

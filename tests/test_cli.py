@@ -22,6 +22,7 @@ from skimage.color import rgb2lab
 
 from jaxcolor.cic import weights as weights_module
 from jaxcolor.cic.predict import CIC
+from jaxcolor.cic.training.data import load_photos
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_state
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
@@ -270,6 +271,8 @@ def test_pictures_with_remarks_of_their_decoders(tmp_path: Path, cic: list[str])
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--width", "0"], "--width"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--learning-rate", "nan"], "--learning-rate"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--uniform-share", "1.5"], "--uniform-share"),
+        (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*"], "PATTERN=TIMES"),
+        (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*=-1"], "PATTERN=TIMES"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--validation-share", "1"], "--validation-share"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--devices", "0"], "--devices must be at least 1"),
         (["train", "x", "--run", "r", "-o", "photo.png"], ".safetensors"),
@@ -579,19 +582,23 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     """What surrounds the training: photos in, weights out, and what is wrong in one line."""
 
     def train(config: TrainingConfig, training: list, validation: list, *rest: Any) -> TrainingState:
-        assert (len(training), len(validation)) == (9, 3)
+        assert (len(training), len(validation)) == (wanted, 3)
         return initial_state(config, jnp.full(313, 1 / 313)).replace(step=jnp.int32(3))
 
     monkeypatch.setattr("jaxcolor.cic.training.loop.train", train)
     monkeypatch.setattr("jaxcolor.cic.training.loop.empirical_prior", lambda *_: np.full(313, 1 / 313))
     color_photos(tmp_path / "photos")
+    wanted = 9
     code, out, err = run(*train_arguments(tmp_path), "--steps", 3)
     assert (code, len(out)) == (0, 2)
     assert [line.split(":")[0] for line in err] == ["left out", "left out"]
     assert CIC.load(tmp_path / "trained.safetensors").width == 1 / 32
-    code, _, err = run(*train_arguments(tmp_path), "--steps", 4)
+    training, _ = load_photos([tmp_path / "photos"]).split(0.3)
+    wanted = 9 + 3 * training.names.count("1.png") + sum(name.startswith("1") for name in training.names)
+    code, _, err = run(*train_arguments(tmp_path), "--steps", 4, "--repeat", "1.png=5", "--repeat", "1*=2")
     assert code == 130
     assert "interrupted" in err[-1]
+    assert CIC.load(tmp_path / "trained.safetensors").manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
 
     (tmp_path / "empty").mkdir()
     before = names(tmp_path)
@@ -609,6 +616,9 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     code, out, err = run(*arguments[:-1], 0.999999)
     assert (code, len(err)) == (1, 3)
     assert "do not split" in err[-1]
+    code, out, err = run(*arguments, "--repeat", "*=0")
+    assert (code, len(err)) == (1, 3)
+    assert "leaves no photo" in err[-1]
     assert names(tmp_path) == before
 
 

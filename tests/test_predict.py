@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcolor.cic import predict
-from jaxcolor.cic.network import CICNetwork, random_variables
+from jaxcolor.cic.network import CICNetwork, merged, random_variables, variable_shapes
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -50,12 +52,34 @@ def test_full_width_has_the_released_number_of_parameters() -> None:
     assert jax.eval_shape(CICNetwork().apply, variables, luminance).shape == (2, 16, 26, 313)
 
 
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=5, deadline=None)
+def test_merged_variables_compute_the_same_in_the_plain_network(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    start = random_variables(jax.random.key(seed), WIDTH, normalised=True)
+    variables = flatten_dict(jax.tree.map(np.asarray, start))
+    for path, x in variables.items():
+        # Positive, as variances are; around 1 to keep the activations of 22 layers in range.
+        variables[path] = np.float32(x if path[-1] == "kernel" else rng.uniform(0.5, 1.5, x.shape))
+    variables = unflatten_dict(variables)
+    luminance = rng.uniform(0, 100, (1, 24, 16, 1)).astype(np.float32)
+    want = CICNetwork(WIDTH, normalised=True).apply(variables, luminance)
+    got = CICNetwork(WIDTH).apply(merged(variables), luminance)
+    assert float(jnp.abs(want).max()) > 0.1
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
+
+
+def test_plain_variables_are_merged_already(fresh: CIC) -> None:
+    assert jax.tree.structure(merged(fresh.variables)) == jax.tree.structure(dict(fresh.variables))
+
+
 @pytest.mark.parametrize("width", [1.0, 1 / 4, 1 / 500])
 def test_random_variables_fit_the_network(width: float) -> None:
     luminance = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     want = jax.eval_shape(CICNetwork(width).init, jax.random.key(0), luminance)
     got = jax.eval_shape(partial(random_variables, width=width), jax.random.key(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), got) == jax.tree.map(lambda x: (x.shape, x.dtype), want)
+    assert variable_shapes(width) == {path: x.shape for path, x in flatten_dict(want, sep="/").items()}
 
 
 def test_random_kernels_are_he_normal_and_the_rest_starts_neutral(fresh: CIC) -> None:

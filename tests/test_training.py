@@ -172,7 +172,7 @@ def test_prior_is_a_distribution_over_the_colors_seen_that_rules_nothing_out(pho
 def compiled_once(monkeypatch: pytest.MonkeyPatch, photos: list[np.ndarray]) -> None:
     """Runs of one configuration share what they compile, and look at few crops beside their own."""
     prior = empirical_prior(photos, crops=1, size=16)
-    step = loop.make_step(CONFIG, rebalancing_weights(prior, CONFIG.uniform_share))
+    step = loop.make_step(CONFIG, CONFIG.class_weights(prior))
     monkeypatch.setattr(loop, "VALIDATION_SIZE", CONFIG.size)
     validate = loop.make_validation(CONFIG, photos, photos, prior)
     monkeypatch.setattr(loop, "empirical_prior", lambda *_: prior)
@@ -221,7 +221,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert_same(train(CONFIG, photos, photos, tmp_path / "resumed", validate_every=4), through)
     assert [row["step"] for row in read_log(tmp_path / "resumed")] == [4, 6]
 
-    net = trained_network(through, CONFIG, photos, "test", ["/somewhere/photos"])
+    net = trained_network(through, CONFIG, photos, "test", {"photos": ["photos"]})
     net.save(tmp_path / "net.safetensors")
     loaded = CIC.load(tmp_path / "net.safetensors")
     assert loaded.manifest["training"]["step"] == 6
@@ -229,7 +229,22 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert loaded.manifest["training"]["seed"] == CONFIG.seed
     assert loaded.manifest["training"]["commit"] == code_commit()
     assert loaded.manifest["jaxcolor"] == jaxcolor.__version__
-    np.testing.assert_allclose(loaded.manifest["prior"], np.load(tmp_path / "through" / "prior.npy"), rtol=1e-4)
+    prior = np.load(tmp_path / "through" / "prior.npy")
+    np.testing.assert_allclose(loaded.manifest["prior"], prior, rtol=1e-4)
+    # The class weights, which the loss did without, are in the logits.
+    luminance = jnp.asarray(photos[0][:32, :32, 0] / 2.55, jnp.float32)
+    plain = CIC(loop.make_averaged_variables(CONFIG, photos)(through), width=CONFIG.width)
+    p = np.asarray(plain.predict(luminance, 32).probabilities)
+    rebalanced = p * np.asarray(rebalancing_weights(jnp.asarray(prior), CONFIG.uniform_share))
+    got = net.predict(luminance, 32).probabilities
+    np.testing.assert_allclose(got, rebalanced / rebalanced.sum(-1, keepdims=True), rtol=1e-3, atol=1e-7)
+
+
+def test_class_weights_are_in_the_loss_or_in_the_logits() -> None:
+    prior = jnp.linspace(1, 3, 313) / 626
+    published = TrainingConfig(rebalance="loss").class_weights(prior)
+    np.testing.assert_allclose(published, rebalancing_weights(prior, 0.5))
+    np.testing.assert_allclose(TrainingConfig(rebalance="logits").class_weights(prior), 1, rtol=1e-5)
 
 
 def learning_rates(config: TrainingConfig) -> Callable[[int], float]:

@@ -11,13 +11,10 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
@@ -25,7 +22,7 @@ from safetensors.numpy import save
 
 import jaxcolor
 from jaxcolor.cache import cache_directory
-from jaxcolor.cic.network import AB_UNIT, CICNetwork
+from jaxcolor.cic.network import AB_UNIT, variable_shapes
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
 from jaxcolor.files import replacing
@@ -43,18 +40,18 @@ Variables = dict[str, Any]
 Manifest = dict[str, Any]
 
 
-@cache
 def expected_shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
-    """Shape of every array of :class:`CICNetwork` at this width, by path; traced, nothing is computed.
+    """Shape of every array that a file of this width holds, by path.
 
     >>> expected_shapes(0.25)["params/model1_0/kernel"]
     (3, 3, 1, 16)
+
+    Raises:
+        InputError: a width that no network has.
     """
     if not 0 < width <= _LARGEST_WIDTH:
         raise InputError(f"the width of a CIC network must be above 0 and at most {_LARGEST_WIDTH}, got {width}")
-    network = CICNetwork(width=width)
-    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
-    return {path: array.shape for path, array in flatten_dict(variables, sep="/").items()}
+    return variable_shapes(width)
 
 
 def mismatches(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcolor import metrics
-from jaxcolor.cic.calibration import Reliability, calibrate, log_probabilities, predict_photo, reliability, stored_prior
+from jaxcolor.cic.calibration import Reliability, calibrate, log_probabilities, predict_photo, reliability
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training.loss import bin_counts, cross_entropy, luminance_and_targets, prior_of_counts
 from jaxcolor.color.distribution import ColorDistribution
@@ -42,6 +42,8 @@ COLUMNS = {
     "saturation": ("saturat.", 3),
 }
 TRUTH = "truth"
+# Read-outs of the distribution as the network gives it; the others are those of the methods, from the rebalanced one.
+LIKELY = ("mean", "calibrated mean")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def evaluate(
     """
     _check(photos)
     mean_color, counted = _statistics(photos)
-    stored = stored_prior(net)
+    stored = net.prior()
     prior = counted if stored is None else stored
     scale = calibrate(net, photos)
     temperature = float(net.logit_scale) / scale
@@ -148,7 +150,11 @@ def evaluate(
         gray = GrayImage(np.asarray(luminance))
         constants = {"gray": jnp.zeros(2), "dataset mean": mean_color}
         pictures = {name: np.asarray(_constant(luminance, color)) for name, color in constants.items()}
-        pictures |= {name: read_out(gray, distribution, **settings) for name, settings in read_outs.items()}
+        rebalanced = net.rebalanced(distribution)
+        pictures |= {
+            name: read_out(gray, distribution if name in LIKELY else rebalanced, **settings)
+            for name, settings in read_outs.items()
+        }
         pictures[TRUTH] = photo.astype(np.float32) / np.float32(255)
         measured.append({name: _measured(rgb, pictures[TRUTH], prior) for name, rgb in pictures.items()})
         cells.append(_cell_measures(distribution, true_cells, prior, temperature))
@@ -157,7 +163,7 @@ def evaluate(
     rows = {name: _summary([row[name] for row in measured], name) for name in measured[0]}
     means, curves = _cell_summary(cells)
     scales = {"logit_scale": float(net.logit_scale), "calibrated_logit_scale": scale, "best_temperature": temperature}
-    weights = {name: net.manifest.get(name) for name in ("name", "width", "checksum", "class_weights")}
+    weights = {name: net.manifest.get(name) for name in ("name", "width", "checksum")}
     source = "photos" if stored is None else "weights"
     return Evaluation(len(photos), rows, means | scales, *curves, prior_source=source, weights=weights)
 

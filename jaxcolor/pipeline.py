@@ -41,7 +41,7 @@ Chroma = tuple[jax.Array, jax.Array]
 @dataclass(frozen=True, eq=False)
 class ColorizationResult:
     """``rgb`` float32 ``[H, W, 3]`` in [0, 1] (sRGB), ``chroma`` float32 ``[H, W, 2]`` (a*, b* as the method gave them,
-    before the gamut), the network's ``distribution``, and a ``report`` of plain values ready for JSON."""
+    before the gamut), the network's ``distribution``, rebalanced, and a ``report`` of plain values ready for JSON."""
 
     rgb: NDArray[np.float32]
     chroma: NDArray[np.float32]
@@ -156,7 +156,8 @@ def _predict(net: CIC, photo: _Photo, settings: Settings) -> ColorDistribution:
     side = settings.resolution
     lengths = zip((photo.height, photo.width), photo.luminance.shape, strict=True)
     rows, columns = (resampling_matrix(size, side, padded=padded) for size, padded in lengths)
-    return jax.block_until_ready(net.predict_resampled(photo.luminance, rows, columns))
+    distribution = net.predict_resampled(photo.luminance, rows, columns)
+    return jax.block_until_ready(net.rebalanced(distribution, settings.rebalancing))
 
 
 def _annealed_mean(

@@ -17,6 +17,9 @@ class Settings:
     method: ``"coupled-tv"`` (Mouzon, Pierre, Berger 2019), ``"cic"`` (Zhang, Isola, Efros 2016: annealed mean,
         bicubic up-sampling) or ``"deep-prior"`` (Agazzotti, Pierre, Sur 2023).
     resolution: side in pixels of the square that the network sees, a multiple of 8; 256 as in the papers.
+    rebalancing: power >= 0 of the class weights with which the network's probabilities are multiplied: 0 the likeliest
+        colors, 1 the vivid ones of Zhang et al. 2016. None: the measured default, and 0 for weights that do not tell
+        their class weights, such as the released ones, which have them built in.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
@@ -33,6 +36,7 @@ class Settings:
 
     method: str = "coupled-tv"
     resolution: int = RESOLUTION
+    rebalancing: float | None = None
     temperature: float = ANNEALING_TEMPERATURE
     candidates: int = 10
     fidelity: float | None = None
@@ -50,6 +54,9 @@ class Settings:
             f"method must be one of {', '.join(METHODS)}; got {self.method!r}": self.method in METHODS,
             f"resolution must be a positive multiple of {INPUT_MULTIPLE}; got {self.resolution}": (
                 self.resolution > 0 and self.resolution % INPUT_MULTIPLE == 0
+            ),
+            f"rebalancing must be a number, at least 0; got {self.rebalancing}": (
+                self.rebalancing is None or 0 <= self.rebalancing < math.inf
             ),
             f"temperature must be a positive number; got {self.temperature}": 0 < self.temperature < math.inf,
             f"candidates must be between 1 and {PALETTE_SIZE}, the size of the palette; got {self.candidates}": (

@@ -10,12 +10,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from jaxcolor.cic import calibration
-from jaxcolor.cic.calibration import Reliability, best_exponent, calibrate, reliability, without_class_weights
-from jaxcolor.cic.predict import CIC, Manifest
+from jaxcolor.cic.calibration import Reliability, best_exponent, calibrate, reliability
+from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
-from tests.reference import cic as reference
 
 
 def drawn(seed: int, exponent: float, count: int = 400, bins: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -86,22 +85,3 @@ def test_reliability_is_counted_as_numpy_counts() -> None:
     np.testing.assert_allclose(Reliability(*want).error(), error)
     # Certainty belongs to the last interval.
     assert reliability(jnp.eye(5)[None], jnp.arange(5)[None], intervals=4)[:, -1].tolist() == [5, 5, 5]
-
-
-def test_class_weights_come_off_by_the_bias_alone() -> None:
-    rng = np.random.default_rng(0)
-    prior, logits = rng.dirichlet(np.ones(313)), rng.normal(0, 2, 313)
-    manifest = Manifest({"prior": prior.tolist(), "training": {"uniform_share": 0.5}})
-    variables = {"params": {"model8_6": {"bias": jnp.float32(logits), "kernel": jnp.ones(2)}, "other": jnp.ones(3)}}
-    net = CIC(variables, logit_scale=2.0, manifest=manifest)
-    off = without_class_weights(net)
-    want = softmax(2 * logits) / reference.rebalancing_weights(prior, 0.5)
-    got = softmax(2 * np.asarray(off.variables["params"]["model8_6"]["bias"], np.float64))
-    np.testing.assert_allclose(got, want / want.sum(), rtol=1e-4)
-    assert off.variables["params"]["other"] is variables["params"]["other"]
-    assert net.manifest == manifest
-    with pytest.raises(InputError, match="off already"):
-        without_class_weights(off)
-    for lacking in ({}, {"prior": prior.tolist()}, {"training": {"uniform_share": 0.5}}):
-        with pytest.raises(InputError, match="no prior and uniform_share"):
-            without_class_weights(CIC(variables, manifest=Manifest(lacking)))

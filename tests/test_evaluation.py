@@ -166,14 +166,13 @@ def test_command_writes_what_is_asked_for(folder: Path, run: Run, monkeypatch: p
     monkeypatch.setattr(evaluation_module, "read_out", read_out)
     weights = ["--weights", folder / "net.safetensors"]
     targets = ["--json", folder / "e.json", "--sheet", folder / "s.png", "--calibrate", folder / "c.safetensors"]
-    options = [*weights, *targets, "--plots", folder / "plots", "--coupled-tv", "--most", 3, "--without-class-weights"]
+    options = [*weights, *targets, "--plots", folder / "plots", "--coupled-tv", "--most", 3]
     code, out, err = run(folder / "photos", *options)
     assert (code, err) == (0, [])
     assert out[0].startswith("3 photos")
     assert asked == ["cic", "cic", "cic", "coupled-tv"] * 3
     report = json.loads((folder / "e.json").read_text())
     assert report["photos"] == 3
-    assert report["weights"]["class_weights"] == "taken off"
     assert sum(report["reliability"]["as_given"]["count"]) == 3 * (SIDE // 4) ** 2
     assert [line.split("  ")[0] for line in out[1:8]] == list(report["rows"])
     assert {path.name for path in (folder / "plots").iterdir()} == {"reliability.png", "measures.png"}
@@ -195,8 +194,6 @@ def test_what_cannot_be_evaluated_is_one_line(folder: Path, run: Run, monkeypatc
     (folder / "empty").mkdir()
     (folder / "gray").mkdir()
     Image.new("L", (20, 20)).save(folder / "gray" / "a.png")
-    bare = folder / "bare.safetensors"
-    CIC.init(jax.random.key(0), width=1 / 16).save(bare)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for arguments, code, word in [
         ([folder / "empty"], 1, "of 0 image files"),
@@ -206,7 +203,6 @@ def test_what_cannot_be_evaluated_is_one_line(folder: Path, run: Run, monkeypatc
         ([folder / "photos", "--calibrate", "a.pth"], 2, ".safetensors"),
         ([folder / "photos", "--json", folder / "no" / "e.json"], 1, "existing, writable folder"),
         ([folder / "photos", "--weights", "nothing"], 1, "no weights 'nothing'"),
-        ([folder / "photos", "--weights", bare, "--without-class-weights"], 1, "no prior and uniform_share"),
         ([folder / "photos", "--plots", folder / "plots"], 1, "pip install 'jaxcolor[plot]'"),
     ]:
         got, out, err = run(*arguments)

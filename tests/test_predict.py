@@ -1,5 +1,6 @@
 """The network and prediction: any size, any dtype, its pytree, and files."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import resampling_matrix
 from tests.coupled_tv_data import float64
+from tests.reference import cic as reference
 
 WIDTH, RESOLUTION = 1 / 32, 16
 
@@ -50,6 +52,19 @@ def test_full_width_has_the_released_number_of_parameters() -> None:
     variables = jax.eval_shape(CICNetwork().init, jax.random.key(0), luminance)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 32_236_011
     assert jax.eval_shape(CICNetwork().apply, variables, luminance).shape == (2, 16, 26, 313)
+
+
+def test_rebalancing_multiplies_by_a_power_of_the_class_weights(net: CIC) -> None:
+    prior = np.random.default_rng(0).dirichlet(np.ones(313))
+    told = replace(net, manifest=Manifest({"prior": prior.tolist(), "training": {"uniform_share": 0.5}}))
+    distribution = told.predict(photo(20, 30), RESOLUTION)
+    for power in (0, 0.5, 1):
+        want = float64(distribution.probabilities) * reference.rebalancing_weights(prior, 0.5) ** power
+        want /= want.sum(-1, keepdims=True)
+        np.testing.assert_allclose(told.rebalanced(distribution, power).probabilities, want, rtol=1e-4, atol=1e-9)
+    assert net.rebalanced(distribution) is distribution
+    with pytest.raises(InputError, match="rebalancing must be 0"):
+        net.rebalanced(distribution, 1.0)
 
 
 @given(st.integers(0, 2**31 - 1))

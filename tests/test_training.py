@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -231,20 +232,19 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert loaded.manifest["jaxcolor"] == jaxcolor.__version__
     prior = np.load(tmp_path / "through" / "prior.npy")
     np.testing.assert_allclose(loaded.manifest["prior"], prior, rtol=1e-4)
-    # The class weights, which the loss did without, are in the logits.
+    # Had the class weights been in the loss, the network would have learned p w; it gives p in any case.
     luminance = jnp.asarray(photos[0][:32, :32, 0] / 2.55, jnp.float32)
-    plain = CIC(loop.make_averaged_variables(CONFIG, photos)(through), width=CONFIG.width)
-    p = np.asarray(plain.predict(luminance, 32).probabilities)
-    rebalanced = p * np.asarray(rebalancing_weights(jnp.asarray(prior), CONFIG.uniform_share))
-    got = net.predict(luminance, 32).probabilities
-    np.testing.assert_allclose(got, rebalanced / rebalanced.sum(-1, keepdims=True), rtol=1e-3, atol=1e-7)
+    published = replace(CONFIG, rebalance="loss")
+    other = trained_network(through, published, photos, "test", {})
+    want = net.predict(luminance, 32).probabilities
+    np.testing.assert_allclose(other.rebalanced(other.predict(luminance, 32), 1.0).probabilities, want, rtol=1e-3)
 
 
-def test_class_weights_are_in_the_loss_or_in_the_logits() -> None:
+def test_class_weights_are_in_the_loss_or_left_to_the_prediction() -> None:
     prior = jnp.linspace(1, 3, 313) / 626
     published = TrainingConfig(rebalance="loss").class_weights(prior)
     np.testing.assert_allclose(published, rebalancing_weights(prior, 0.5))
-    np.testing.assert_allclose(TrainingConfig(rebalance="logits").class_weights(prior), 1, rtol=1e-5)
+    np.testing.assert_allclose(TrainingConfig(rebalance="prediction").class_weights(prior), 1, rtol=1e-5)
 
 
 def learning_rates(config: TrainingConfig) -> Callable[[int], float]:

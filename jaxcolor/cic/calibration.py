@@ -5,19 +5,17 @@ palette nearest to that.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import NDArray
 
-from jaxcolor.cic.predict import CIC, Manifest
+from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training.loss import cross_entropy, luminance_and_targets
 from jaxcolor.color.distribution import ColorDistribution
-from jaxcolor.color.palette import rebalancing_weights
 from jaxcolor.errors import InputError
 
 # The exponent is sought between 2^-6 and 2^6; 30 bisections leave 12 / 2^30 octaves.
@@ -155,33 +153,3 @@ def reliability(probabilities: jax.Array, true_bins: jax.Array, intervals: int =
     interval = jnp.clip((confidence * intervals).astype(jnp.int32), 0, intervals - 1)
     values = jnp.stack([jnp.ones_like(confidence), confidence, correct.astype(confidence.dtype)])
     return jnp.zeros((3, intervals), confidence.dtype).at[:, interval].add(values)
-
-
-def without_class_weights(net: CIC) -> CIC:
-    """The network with the class weights of its training taken off: p / w renormalised, by its last bias alone.
-
-    Training with class weights w (Zhang et al. 2016, equations 2 to 4) teaches p w / Σ p w instead of p. The result
-    estimates p itself: less vivid, closer to the truth in likelihood and error.
-
-    Raises :class:`InputError` when the manifest does not hold the prior and λ of the training, or when the class
-    weights are off already.
-    """
-    prior, share = stored_prior(net), net.manifest.get("training", {}).get("uniform_share")
-    if prior is None or share is None:
-        raise InputError(
-            "the manifest of these weights holds no prior and uniform_share of their training, so their class weights "
-            "cannot be taken off; use weights written by jaxcolor train"
-        )
-    if net.manifest.get("class_weights") == "taken off":
-        raise InputError("the class weights of this network are off already; use it as it is")
-    variables = flatten_dict(net.variables)
-    offset = jnp.log(rebalancing_weights(prior, share)) / net.logit_scale
-    variables[("params", "model8_6", "bias")] = variables[("params", "model8_6", "bias")] - offset
-    manifest = Manifest(net.manifest) | {"class_weights": "taken off"}
-    return replace(net, variables=unflatten_dict(variables), manifest=Manifest(manifest))
-
-
-def stored_prior(net: CIC) -> jax.Array | None:
-    """The distribution of the bins ``[313]`` in the photos that trained the network, if its manifest tells."""
-    prior = net.manifest.get("prior")
-    return None if prior is None else jnp.asarray(prior, jnp.float32)

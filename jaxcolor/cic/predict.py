@@ -13,7 +13,8 @@ from jax.typing import ArrayLike
 
 from jaxcolor.cic.network import AB_UNIT, CICNetwork, random_variables
 from jaxcolor.color.distribution import ColorDistribution
-from jaxcolor.constants import INPUT_MULTIPLE, RESOLUTION
+from jaxcolor.color.palette import rebalancing_weights
+from jaxcolor.constants import INPUT_MULTIPLE, REBALANCING, RESOLUTION
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import resample, resampling_matrix
 
@@ -76,6 +77,39 @@ class CIC:
         manifest = dict(self.manifest) | {"width": self.width, "logit_scale": float(self.logit_scale)}
         params = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.variables["params"])
         save_weights(path, dict(self.variables) | {"params": params}, manifest)
+
+    def prior(self) -> jax.Array | None:
+        """Frequency of each color in the photos that trained the network, ``[313]``, if the manifest tells."""
+        prior = self.manifest.get("prior")
+        return None if prior is None else jnp.asarray(prior, jnp.float32)
+
+    def class_weights(self) -> jax.Array | None:
+        """Those of Zhang et al. 2016, equation 4, ``[313]``, with mean 1 under the prior; None without a prior."""
+        prior, share = self.prior(), self.manifest.get("training", {}).get("uniform_share")
+        return None if prior is None or share is None else rebalancing_weights(prior, share)
+
+    def rebalanced(self, distribution: ColorDistribution, power: float | None = None) -> ColorDistribution:
+        """A distribution of :meth:`predict` multiplied by a power of the class weights: the larger, the more vivid.
+
+        Weights that :mod:`jaxcolor.cic.training` made estimate how likely colors are; ``power`` 0 leaves that as it
+        is, and 1 gives the distribution that Zhang et al. 2016 train for, in which rare colors count more. None is the
+        measured default, and 0 where the manifest does not tell the class weights: released weights do not, because
+        they have them built in. Raises :class:`InputError` for another power then.
+
+        >>> net = CIC.init(jax.random.key(0), width=1 / 16)
+        >>> distribution = net.predict(jnp.full((30, 50), 60.0), resolution=64)
+        >>> net.rebalanced(distribution) is distribution
+        True
+        """
+        weights = self.class_weights()
+        if power == 0 or (power is None and weights is None):
+            return distribution
+        if weights is None:
+            raise InputError(
+                f"these weights do not tell the class weights of their training, so rebalancing must be 0 or left out; "
+                f"got {power}"
+            )
+        return distribution.reweighted(weights ** (REBALANCING if power is None else power))
 
     def predict(self, luminance: ArrayLike, resolution: int = RESOLUTION) -> ColorDistribution:
         """The distribution of colors on a grid of ``resolution / 4`` by ``resolution / 4`` cells.

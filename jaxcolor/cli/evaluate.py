@@ -32,11 +32,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--side", type=int, default=RESOLUTION, help="of the squares in pixels (default: %(default)s)")
     parser.add_argument("--most", metavar="N", type=int, help="photos at most, evenly spaced (default: all)")
     parser.add_argument("--coupled-tv", action="store_true", help="also the coupled-TV method: seconds a photo")
-    parser.add_argument(
-        "--without-class-weights",
-        action="store_true",
-        help="take the class weights of the training off first: less vivid, more likely colors",
-    )
     parser.add_argument("--json", metavar="FILE.json", type=Path, help="everything measured, for machines")
     parser.add_argument(
         "--plots", metavar="FOLDER", type=Path, help="reliability and measures (needs: pip install 'jaxcolor[plot]')"
@@ -58,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the table and write what was asked for; returns 1 when a file was not readable."""
     _check(args)
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
-    from jaxcolor.cic.calibration import without_class_weights
     from jaxcolor.cic.predict import CIC
     from jaxcolor.cic.training.data import GRAY, load_photos
 
@@ -67,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
         new_figure(1, 1)  # whatever is missing is missed now, not after the work
     net = CIC.load(args.weights)
-    if args.without_class_weights:
-        net = without_class_weights(net)
     photos = load_photos(args.folders, side=args.side, most=args.most)
     for path, reason in photos.rejected.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)

@@ -56,6 +56,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     _add_number(group, "steps", int, "N", "of the primal-dual solver")
     _add_number(group, "refinement_steps", int, "N", "of the inertial solver after it")
     _add_number(group, "resolution", int, "PIXELS", "side of what the network sees")
+    _add_number(group, "rebalancing", float, "POWER", "of the class weights: 0 likely colors, 1 vivid ones")
     _add_number(group, "temperature", float, "T", "of method cic: 1 cautious, towards 0 vivid")
     group = parser.add_argument_group("method deep-prior")
     group.add_argument("--preset", choices=PRESETS, help="default: fast on CPU, paper on GPU")

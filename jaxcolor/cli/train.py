@@ -45,9 +45,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--rebalance",
-        choices=("loss", "logits"),
-        default="logits",
-        help="class weights in the loss, as published, or added to the logits at the end (default: %(default)s)",
+        choices=("loss", "prediction"),
+        default="prediction",
+        help="class weights in the loss, as published, or on what the network predicts (default: %(default)s)",
     )
     parser.add_argument(
         "--repeat",

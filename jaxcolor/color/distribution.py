@@ -60,6 +60,18 @@ class ColorDistribution:
         """The read-out of Zhang et al. 2016, equation 5: mean of the annealed distribution, ``[h, w, 2]``."""
         return self.annealed(temperature).mean()
 
+    def reweighted(self, weights: jax.Array) -> "ColorDistribution":
+        """The distribution with each color's probability multiplied by its weight, renormalised.
+
+        ``weights`` ``[Q]`` > 0, for example the class weights of Zhang et al. 2016, equation 4.
+
+        >>> dist = ColorDistribution(jnp.array([[[0.25, 0.75]]]), jnp.array([[0.0, 0.0], [40.0, 20.0]]))
+        >>> dist.reweighted(jnp.array([3.0, 1.0])).probabilities.tolist()
+        [[[0.5, 0.5]]]
+        """
+        weighted = self.probabilities * weights
+        return replace(self, probabilities=weighted / weighted.sum(-1, keepdims=True))
+
     def variance(self) -> jax.Array:
         """Variance of the color ``[h, w]`` in squared Lab units: trace of the covariance."""
         norms = (self.palette**2).sum(-1)

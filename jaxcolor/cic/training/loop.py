@@ -48,9 +48,9 @@ class TrainingConfig:
     average of the weights.
 
     ``uniform_share`` is λ of the class rebalancing (Zhang et al. 2016: 1/2; 1 switches it off). With ``rebalance``
-    "loss" the class weights multiply the loss, as published. With "logits" they do not, and their logarithms are
-    added to the logits afterwards: the same optimum (the derivation is in :func:`without_class_weights`; Menon et al.
-    2021, "Long-tail learning via logit adjustment"), from gradients of less variance.
+    "loss" the class weights w multiply the loss, as published; its minimiser is p w / Σ p w where that of the plain
+    loss is p. With "prediction" the loss is plain, its gradients vary less, and the weights multiply what the network
+    predicts (Menon et al. 2021, "Long-tail learning via logit adjustment").
     """
 
     width: float = 0.25
@@ -63,7 +63,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     gradient_norm: float = 1.0
     uniform_share: float = 0.5
-    rebalance: Literal["loss", "logits"] = "logits"
+    rebalance: Literal["loss", "prediction"] = "prediction"
     average: float = 0.999
     seed: int = 0
 
@@ -339,14 +339,13 @@ def trained_network(
 
     ``source`` says where the photos are from, in JSON values.
 
-    Class weights are in its logits, whichever way it was trained. The manifest holds the prior of the bins: the class
-    weights follow from it.
+    The network estimates p, whichever way it was trained. The manifest holds the prior of the bins, from which the
+    class weights follow: see :meth:`CIC.predict`.
     """
     training = {**source, "step": int(state.step), **asdict(config), "commit": code_commit()}
     prior = empirical_prior(images, config.seed)
     manifest = Manifest(name=name, training=training, prior=[float(f"{p:.5g}") for p in np.asarray(prior)])
     variables = make_averaged_variables(config, images)(state)
     head = variables["params"][HEAD]
-    missing = rebalancing_weights(prior, config.uniform_share) / config.class_weights(prior)
-    variables["params"][HEAD] = {**head, "bias": head["bias"] + jnp.log(missing)}
+    variables["params"][HEAD] = {**head, "bias": head["bias"] - jnp.log(config.class_weights(prior))}
     return CIC(variables, width=config.width, manifest=manifest)

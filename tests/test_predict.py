@@ -59,7 +59,7 @@ def test_rebalancing_multiplies_by_a_power_of_the_class_weights(net: CIC) -> Non
     told = replace(net, manifest=Manifest({"prior": prior.tolist(), "training": {"uniform_share": 0.5}}))
     distribution = told.predict(photo(20, 30), RESOLUTION)
     for power in (0, 0.5, 1):
-        want = float64(distribution.probabilities) * reference.rebalancing_weights(prior, 0.5) ** power
+        want = np.asarray(distribution.probabilities, np.float64) * reference.rebalancing_weights(prior, 0.5) ** power
         want /= want.sum(-1, keepdims=True)
         np.testing.assert_allclose(told.rebalanced(distribution, power).probabilities, want, rtol=1e-4, atol=1e-9)
     assert net.rebalanced(distribution) is distribution

@@ -99,15 +99,39 @@ def test_folders_without_color_photos_are_refused(tmp_path: Path) -> None:
         load_photos([tmp_path / "missing"])
 
 
-def test_split_depends_on_the_name_alone(tmp_path: Path, photos: list[np.ndarray]) -> None:
-    for i in range(40):
-        Image.fromarray(photos[2]).save(tmp_path / f"{i}.png")
+def colors_by_name(folder: Path, count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    drawn = [random.integers(0, 255, (8, 9, 3), np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(count)]
+    for i, image in enumerate(drawn):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return drawn
+
+
+def test_split_depends_on_the_name_of_a_photo(tmp_path: Path) -> None:
+    colors_by_name(tmp_path, 40)
     training, validation = load_photos([tmp_path]).split(0.25)
     assert sorted(training.names + validation.names) == sorted(f"{i}.png" for i in range(40))
     assert 3 <= len(validation.names) <= 20
     for name in training.names[::2]:
         (tmp_path / name).unlink()
     assert load_photos([tmp_path]).split(0.25)[1].names == validation.names
+
+
+def test_near_duplicates_of_training_photos_are_not_held_out(tmp_path: Path) -> None:
+    drawn = colors_by_name(tmp_path, 40)
+    training, validation = load_photos([tmp_path]).split(0.25)
+    copied, mirrored, changed = (drawn[int(name.split(".")[0])] for name in training.names[:3])
+    Image.fromarray(copied).resize((72, 60)).save(tmp_path / validation.names[0])
+    Image.fromarray(mirrored[:, ::-1]).save(tmp_path / validation.names[1])
+    Image.fromarray(np.uint8(0.6 * changed + 50)).save(tmp_path / validation.names[2])
+    assert load_photos([tmp_path]).split(0.25)[1].names == validation.names[3:]
+
+
+def test_photos_are_turned_upright(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the right side of what is stored is the bottom
+    Image.fromarray(photos[0]).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(load_photos([tmp_path]).images[0], np.rot90(photos[0], -1))
 
 
 def test_batches_depend_on_seed_and_step_alone(photos: list[np.ndarray]) -> None:

@@ -23,7 +23,7 @@ from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, train, trained_network
 from jaxcolor.cic.training.loss import empirical_prior, luminance_and_targets, rebalanced_loss
-from jaxcolor.cic.training.provenance import code_commit
+from jaxcolor.cic.training.provenance import code_commit, phases
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
@@ -245,6 +245,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert int(stopped.step) == 2
     assert_same(train(CONFIG, photos, photos, tmp_path / "resumed", validate_every=4), through)
     assert [row["step"] for row in read_log(tmp_path / "resumed")] == [4, 6]
+    assert [(phase["from_step"], phase["steps"]) for phase in phases(tmp_path / "resumed")] == [(0, CONFIG.steps)]
 
     net = trained_network(through, CONFIG, photos, "test", {"photos": ["photos"]})
     net.save(tmp_path / "net.safetensors")

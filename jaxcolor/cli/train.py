@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
     from jaxcolor.cic.training.data import load_photos
     from jaxcolor.cic.training.loop import TrainingConfig, train, trained_network
+    from jaxcolor.cic.training.provenance import phases
 
     names = ("width", "size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "seed")
     config = TrainingConfig(**{name: getattr(args, name) for name in names})
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         args.tensorboard,
     )
     source: dict[str, Any] = {"photos": [folder.name for folder in args.folders], "repeated": repetitions}
+    source["phases"] = phases(args.run_folder)
     net = trained_network(state, config, training.images, args.name, source)
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")

@@ -22,7 +22,7 @@ from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.log import TrainingLog
 from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
-from jaxcolor.cic.training.provenance import code_commit
+from jaxcolor.cic.training.provenance import code_commit, record_phase
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.color.spaces import lab_to_srgb
 from jaxcolor.constants import ANNEALING_TEMPERATURE
@@ -279,6 +279,7 @@ def train(
     ):
         state = checkpoints.restored(state)
         np.save(folder / "prior.npy", prior)
+        record_phase(folder, int(state.step), asdict(config))
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
         numbers, off = range(first, config.steps), not progress_bar
@@ -337,7 +338,7 @@ def trained_network(
 ) -> CIC:
     """The averaged weights as a :class:`CIC` whose manifest tells how they were made; ``images`` trained them.
 
-    ``source`` says where the photos are from, in JSON values.
+    ``source`` says where the photos are from and how the run went, in JSON values.
 
     The network estimates p, whichever way it was trained. The manifest holds the prior of the bins, from which the
     class weights follow: see :meth:`CIC.predict`.

@@ -1,9 +1,39 @@
-"""Which code made the weights."""
+"""Which code, with which settings, made the weights."""
 
+import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jaxcolor
+from jaxcolor.files import replacing
+
+PHASES = "phases.json"
+
+
+def record_phase(folder: Path, step: int, settings: Mapping[str, Any]) -> None:
+    """Note in a run's folder that from ``step`` on it went on with ``settings``, unless it did so before.
+
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> for step, size in ((0, 64), (500, 64), (900, 128)):
+    ...     record_phase(folder, step, {"size": size})
+    >>> [(phase["from_step"], phase["size"]) for phase in phases(folder)]
+    [(0, 64), (900, 128)]
+    """
+    before = phases(folder)
+    phase = {**settings, "commit": code_commit()}
+    if before and {**before[-1], "from_step": None} == {**phase, "from_step": None}:
+        return
+    with replacing(folder / PHASES) as temporary:
+        temporary.write_text(json.dumps([*before, {"from_step": step, **phase}], indent=1))
+
+
+def phases(folder: Path) -> list[dict[str, Any]]:
+    """What :func:`record_phase` noted, in order."""
+    path = folder / PHASES
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def code_commit() -> str | None:

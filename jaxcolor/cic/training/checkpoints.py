@@ -1,6 +1,7 @@
 """Checkpoints of a run: the last two, each written whole or not at all."""
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,8 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        handlers = ocp.StandardCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> Self:
         return self
@@ -45,13 +47,18 @@ class Checkpoints:
         """The last checkpoint as a tree with the shapes and placement of ``like``; ``like`` itself without one."""
         if self.latest is None:
             return like
+        checkpoint = f"the checkpoint of step {self.latest} in {self._folder}"
         try:
-            return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
+            if self._shapes() == {name: leaf.shape for name, leaf in _by_name(like).items()}:
+                return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
         except (ValueError, OSError) as error:
-            raise InputError(
-                f"the checkpoint of step {self.latest} in {self._folder} is of another network, or damaged; "
-                "give the width of that run, or another folder"
-            ) from error
+            raise InputError(f"{checkpoint} is damaged; delete it, or give another folder") from error
+        raise InputError(f"{checkpoint} is of another network; give the width of that run, or another folder")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays of the last checkpoint, by name."""
+        tree = self._manager.item_metadata(self.latest)
+        return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
 
     def save(self, step: int, state: Any) -> None:
         """Begin to save; a failure may show in the next call."""
@@ -77,3 +84,9 @@ class Checkpoints:
         return InputError(
             f"cannot write a checkpoint to {self._folder}: {reason}; {kept}; make room, and the same command goes on"
         )
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    # Orbax keeps names, not the classes that hold them.
+    return {"/".join(re.findall(r"\w+", jax.tree_util.keystr(path))): leaf for path, leaf in leaves}

@@ -305,8 +305,8 @@ def gaussian_edge(sigma: float, angle: float = 0.0, size: int = 64) -> tuple[np.
 def test_edge_width_of_a_blurred_edge_is_that_of_the_normal_distribution(sigma: float, angle: float) -> None:
     luminance, chroma = gaussian_edge(sigma, angle)
     expected = sigma * (ndtri(0.9) - ndtri(0.1))
-    # Interpolation between pixels, and between the samples, blurs a little more.
-    assert expected - 0.05 < edge_width(luminance, chroma) < expected + 0.4
+    # Interpolation between pixels, and between the samples, blurs a little more; the window cuts off a little.
+    assert expected - 0.1 < edge_width(luminance, chroma) < expected + 0.4
 
 
 def test_edge_width_agrees_with_a_loop_over_edge_pixels() -> None:

@@ -10,6 +10,7 @@ The grid has as many cells as give photos of 512 pixels and 64 cells: one for 8 
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -37,11 +38,12 @@ class Choice:
     temperature: float = 1.0
     spread: float = float(Guidance().spread)
     difference: float = float(Guidance().difference)
+    uncertainty: float = float(Guidance().uncertainty)
     steps: int = 500
 
     def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
         """What the method makes of a distribution, ``[H, W, 2]``."""
-        guidance = Guidance(self.spread, self.difference) if self.spread else None
+        guidance = Guidance(self.spread, self.difference, self.uncertainty) if self.spread else None
         sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
         problem = ctv.CoupledTVProblem.from_distribution(
             luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
@@ -55,13 +57,14 @@ class Choice:
 
 
 AXES: dict[str, Sequence[float]] = {
-    "fidelity": (0.005, 0.02, 0.05),
+    "fidelity": (0.02, 0.05),
     "coupling": (60.0, 1000.0),
     "weight_step": (0.0, 2e-5, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
-    "spread": (0.0, 0.4, 0.9, 1.5),
-    "difference": (3.0, 10.0),
+    "spread": (0.0, 0.3, 0.6, 0.9),
+    "uncertainty": (30.0, 300.0, math.inf),
+    "difference": (3.0, 8.0),
     "steps": (100, 1000),
 }
 

@@ -23,17 +23,19 @@ def example(seed: int = 0) -> tuple[np.ndarray, ColorDistribution]:
     return luminance.astype(np.float32), dist
 
 
-def looped(luminance: np.ndarray, dist: ColorDistribution, count: int, spread: float, difference: float):
+def looped(luminance: np.ndarray, dist: ColorDistribution, count: int, guidance: Guidance):
     """Mean color [H, W, 2] of the weighted candidates, one pixel and one cell at a time, in float64."""
     p, palette = np.asarray(dist.probabilities, float), np.asarray(dist.palette, float)
     light, (rows, columns) = luminance.astype(float), luminance.shape
     y, x = ((np.arange(n) + 0.5) * g / n - 0.5 for n, g in zip(luminance.shape, GRID, strict=True))
+    spread, difference, uncertainty, reach = (float(x) for x in vars(guidance).values())
+    variance = np.einsum("ijq,qc->ij", p, palette**2) - (np.einsum("ijq,qc->ijc", p, palette) ** 2).sum(-1)
     cells, mixed = np.zeros(GRID), np.zeros_like(p)
     for i, j in np.ndindex(*GRID):
         triangle = np.outer(np.maximum(1 - abs(y - i), 0), np.maximum(1 - abs(x - j), 0))
         cells[i, j] = (triangle * light).sum() / triangle.sum()
         near = np.outer(
-            *(np.exp(-((np.arange(g) - c) ** 2) / (2 * spread**2)) for g, c in zip(GRID, (i, j), strict=True))
+            *(np.exp(-((np.arange(g) - c) ** 2) / (2 * reach**2)) for g, c in zip(GRID, (i, j), strict=True))
         )
         mixed[i, j] = np.tensordot(near / near.sum(), p, 2)
     means = np.zeros((rows, columns, 2))
@@ -42,24 +44,27 @@ def looped(luminance: np.ndarray, dist: ColorDistribution, count: int, spread: f
         a, b = (min(max(v, 0), g - 1) - k for v, k, g in zip((y[r], x[c]), corner, GRID, strict=True))
         four = mixed[corner[0] : corner[0] + 2, corner[1] : corner[1] + 2]
         blended = np.einsum("i,j,ijq->q", [1 - a, a], [1 - b, b], four)
+        varied = np.array([1 - a, a]) @ variance[corner[0] : corner[0] + 2, corner[1] : corner[1] + 2] @ [1 - b, b]
+        wide = spread**2 * (1 + varied / uncertainty)
         chosen, weights = np.argsort(-blended)[:count], np.zeros(count)
         for i, j in np.ndindex(5, 5):
             place = int(np.round(y[r])) + i - 2, int(np.round(x[c])) + j - 2
             cell = tuple(min(max(v, 0), g - 1) for v, g in zip(place, GRID, strict=True))
             far = (place[0] - y[r]) ** 2 + (place[1] - x[c]) ** 2
             alike = np.exp(-((light[r, c] - cells[cell]) ** 2) / (2 * difference**2)) + 1e-8
-            weights += np.exp(-far / (2 * spread**2)) * alike * p[cell][chosen]
+            weights += np.exp(-far / (2 * wide)) * alike * p[cell][chosen]
         means[r, c] = weights @ palette[chosen] / weights.sum()
     return means
 
 
 def test_candidates_and_weights_agree_with_a_loop_over_cells() -> None:
     luminance, dist = example()
-    candidates, weights = strongest_by_luminance(dist, jnp.asarray(luminance), 3, Guidance(0.8, 6.0))
+    guidance = Guidance(0.6, 6.0, 300.0, 0.9)
+    candidates, weights = strongest_by_luminance(dist, jnp.asarray(luminance), 3, guidance)
     assert candidates.shape == (*SHAPE, 3, 2)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     mean = (np.asarray(weights)[..., None] * candidates).sum(-2)
-    np.testing.assert_allclose(mean, looped(luminance, dist, 3, 0.8, 6.0), atol=2e-3)
+    np.testing.assert_allclose(mean, looped(luminance, dist, 3, guidance), atol=2e-3)
 
 
 def test_padding_changes_nothing() -> None:

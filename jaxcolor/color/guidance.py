@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from jaxcolor.color.distribution import ColorDistribution, strongest_bins
 from jaxcolor.errors import InputError
@@ -20,16 +21,20 @@ _FLOOR = 1e-8
 class Guidance:
     """How far a pixel listens to the cells around it.
 
-    ``spread`` > 0 is the standard deviation of the distance in cells, ``difference`` > 0 that of the difference
-    between the pixel's L* and the cell's mean L*. Numbers are pytree leaves: new ones never recompile.
-    Raises :class:`InputError` for numbers that are not positive.
+    ``spread`` > 0 is the standard deviation of the distance in cells, where the distribution is certain, and grows as
+    the root of 1 + variance / ``uncertainty`` > 0 (variance of the color at the pixel, squared Lab units; infinity: it
+    does not grow). ``difference`` > 0 is the standard deviation of the difference between the pixel's L* and the
+    cell's mean L*. ``reach`` > 0 is the standard deviation in cells of the neighborhood that candidates come from.
+    Numbers are pytree leaves: new ones never recompile. Raises :class:`InputError` for numbers that are not positive.
 
     >>> Guidance().difference > 0
     True
     """
 
-    spread: float | jax.Array = 0.6
+    spread: float | jax.Array = 0.4
     difference: float | jax.Array = 5.0
+    uncertainty: float | jax.Array = 100.0
+    reach: float | jax.Array = 0.8
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -46,14 +51,14 @@ def strongest_by_luminance(
 ) -> tuple[jax.Array, jax.Array]:
     """The ``count`` likeliest colors around every pixel, weighted by the cells that look like the pixel.
 
-    The candidates are the most probable colors of the neighborhood: of the distribution blurred by ``spread`` cells
+    The candidates are the most probable colors of the neighborhood: of the distribution blurred by ``reach`` cells
     and up-sampled bilinearly. The weight of one is its probability in the 5 by 5 cells around the pixel, each cell
     counted by its nearness in place and in luminance (a joint bilateral filter),
 
         w_i(x) ∝ Σ_c exp(-‖x - c‖² / 2σ_s² - (L(x) - L_c)² / 2σ_L²) p_c(c_i(x)),
 
-    so that a cell on the other side of a luminance edge has no say, and a cell whose color has moved over
-    the edge is outvoted.
+    with σ_s wider where the cells are undecided, so that a cell on the other side of a luminance edge has no say, and a
+    cell whose color has moved over the edge is outvoted.
 
     Args:
         dist: On a grid [h, w].
@@ -80,18 +85,18 @@ def strongest_by_luminance(
     guidance = guidance or Guidance()
     height, width = luminance.shape
     sizes = (height, width) if extent is None else tuple(extent)
-    blurred = _blurred(dist, guidance.spread)
+    blurred = _blurred(dist, guidance.reach)
     bins = strongest_bins(blurred, (sizes[0], sizes[1]), count, padded=(height, width))
-    weights = _weights(dist.probabilities, luminance, bins, sizes, guidance)
+    weights = _weights(dist, luminance, bins, sizes, guidance)
     return dist.palette[bins], weights
 
 
-def _blurred(dist: ColorDistribution, spread: float | jax.Array) -> ColorDistribution:
+def _blurred(dist: ColorDistribution, reach: float | jax.Array) -> ColorDistribution:
     """Each cell's distribution mixed with its neighbors', by a Gaussian on the grid."""
     probabilities = dist.probabilities
     for axis in (0, 1):
         place = jnp.arange(probabilities.shape[axis], dtype=probabilities.dtype)
-        taps = jnp.exp(-((place[:, None] - place) ** 2) / (2 * jnp.square(spread)))
+        taps = jnp.exp(-((place[:, None] - place) ** 2) / (2 * jnp.square(reach)))
         taps = taps / taps.sum(1, keepdims=True)
         probabilities = jnp.moveaxis(jnp.tensordot(taps, probabilities, (1, axis), precision="highest"), 0, axis)
     return replace(dist, probabilities=probabilities)
@@ -99,19 +104,21 @@ def _blurred(dist: ColorDistribution, spread: float | jax.Array) -> ColorDistrib
 
 @jax.jit
 def _weights(
-    probabilities: jax.Array, luminance: jax.Array, bins: jax.Array, sizes: Sequence[jax.Array], guidance: Guidance
+    dist: ColorDistribution, luminance: jax.Array, bins: jax.Array, sizes: Sequence[jax.Array], guidance: Guidance
 ) -> jax.Array:
     """The sum of :func:`strongest_by_luminance`, normalised, one neighboring cell after the other."""
+    probabilities = dist.probabilities
     rows, columns = (
         _places(n, size, cells) for n, size, cells in zip(luminance.shape, sizes, probabilities.shape[:2], strict=True)
     )
     of_cell = _cell_means(luminance, sizes, probabilities.shape[:2])
+    uncertain = 1 + _bilinear(dist.variance(), rows, columns) / guidance.uncertainty
     side = 2 * _REACH + 1
 
     def listen(index: jax.Array, total: jax.Array) -> jax.Array:
         row, up = _neighbor(rows, index // side - _REACH, probabilities.shape[0])
         column, across = _neighbor(columns, index % side - _REACH, probabilities.shape[1])
-        near = jnp.exp(-(up[:, None] ** 2 + across**2) / (2 * jnp.square(guidance.spread)))
+        near = jnp.exp(-(up[:, None] ** 2 + across**2) / (2 * jnp.square(guidance.spread) * uncertain))
         alike = jnp.exp(-((luminance - of_cell[row[:, None], column]) ** 2) / (2 * jnp.square(guidance.difference)))
         share = near * (alike + _FLOOR)
         return total + share[..., None] * probabilities[row[:, None, None], column[:, None], bins]
@@ -132,6 +139,11 @@ def _neighbor(places: jax.Array, offset: jax.Array, cells: int) -> tuple[jax.Arr
     """Index of the cell ``offset`` away from each pixel's own, repeated at the border, and the signed distance."""
     cell = jnp.round(places).astype(jnp.int32) + offset
     return jnp.clip(cell, 0, cells - 1), cell - places
+
+
+def _bilinear(cells: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """A plane on the grid at the pixels' places, repeated beyond the border."""
+    return map_coordinates(cells, jnp.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
 
 
 def _cell_means(luminance: jax.Array, sizes: Sequence[jax.Array], grid: Sequence[int]) -> jax.Array:

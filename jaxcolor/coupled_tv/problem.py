@@ -27,16 +27,15 @@ from jaxcolor.errors import InputError
 if TYPE_CHECKING:
     from jaxcolor.color.distribution import ColorDistribution
 
-# Found with ``python -m benchmarks.parameters`` on four 256² photos of a training set, k = 10, 500 primal-dual steps,
-# the true 64×64 distribution (5 nearest bins, σ = 5) blurred by 1.2 and shifted by 0.7 cells; ΔE2000 within 4 pixels of
-# color edges / everywhere:
+# Found on four 256² photos of a training set, k = 10, 500 primal-dual steps, without guidance; the true 64×64
+# distribution (5 nearest bins, σ = 5) blurred by 1.2 and shifted by 0.7 cells; ΔE2000 within 4 pixels of color edges /
+# everywhere:
 #     bicubic mean                    4.566 / 2.644
 #     γ = 240, ρ = 1.8e-4   λ 0.0045  4.461 / 2.651     λ 0.01  4.443 / 2.590     λ 0.02   4.459 / 2.566
 #     λ = 0.01, γ = 240     ρ 1.8e-5  4.493 / 2.632     ρ 1e-4  4.455 / 2.598     ρ 1.8e-3 4.556 / 2.825
 #     λ = 0.0045            γ 25      4.619 / 2.840     γ 800   4.459 / 2.612
 # On the two-region image the default leaves 0.000 % of pixels on the wrong color (bicubic 1.13 %) with a mean error of
-# 0.62 (bicubic 1.93). Four photos show a direction, not a third digit. A distribution that is neither blurred nor
-# shifted needs no repair: there bicubic (1.47 / 0.92) beats every setting tried (best 1.99 / 1.25, λ = 0.02).
+# 0.62 (bicubic 1.93). Four photos show a direction, not a third digit. With guidance λ was tried again; see there.
 DEFAULT_FIDELITY = {"lab": 0.01, "yuv": 0.01}
 """λ when none is given, by color space; that of YUV is taken over from Lab, not measured."""
 DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}

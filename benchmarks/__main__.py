@@ -1,37 +1,30 @@
-"""``python -m benchmarks``: solver iterations beside their peers; ``--quick`` for a look, ``--json`` for machines."""
+"""``python -m benchmarks``: ``speed`` of the solvers, which is also what runs without a name, or ``quality``."""
 
 import argparse
-import json
-from dataclasses import asdict
+import sys
+from collections.abc import Sequence
+from importlib import import_module
 
-from benchmarks.solver import compare
-from benchmarks.timing import machine
+COMMANDS = {"speed": "solver iterations beside their peers", "quality": "the halo benchmark: colors against the truth"}
 
 
-def main() -> None:
-    """Print milliseconds per iteration and ratios to the hand-fused bound."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one benchmark; options without a name are those of ``speed``."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in {*COMMANDS, "-h", "--help"}:
+        given.insert(0, "speed")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one small image, a few seconds")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], help="side lengths of the image")
-    parser.add_argument("--candidates", type=int, default=10, help="candidates per pixel")
-    parser.add_argument("--no-peers", action="store_true", help="leave PyTorch and NumPy out")
-    parser.add_argument("--json", action="store_true", help="one JSON object per size")
-    options = parser.parse_args()
-    about = machine()
-    if not options.json:
-        print(", ".join(f"{name} {value}" for name, value in about.items()))
-    for size in [64] if options.quick else options.sizes:
-        steps = max(4, min(200, int(2.5e7 / size**2)))
-        timings, compile_time = compare(size, options.candidates, steps, not options.no_peers)
-        if options.json:
-            rows = {name: asdict(t) for name, t in timings.items()}
-            print(json.dumps(about | {"size": size, "seconds": rows, "compile_seconds": compile_time}))
-            continue
-        print(f"{size}², {options.candidates} candidates, float32; first call {compile_time:.1f} s")
-        bound = timings.get("fused C")
-        for name, t in timings.items():
-            ratio = f"{t.median / bound.median:6.2f}×" if bound else ""
-            print(f"  {name:22s} {t.median * 1e3:8.2f} ms [{t.least * 1e3:.2f} … {t.most * 1e3:.2f}] {ratio}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in COMMANDS.items():
+        # Only the benchmark that runs is imported; the others need packages that may not be there.
+        chosen = given[0] == name
+        module = import_module(f"benchmarks.{name}") if chosen else None
+        command = commands.add_parser(name, help=what, description=module.__doc__ if module else what)
+        if module is not None:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    options = parser.parse_args(given)
+    options.run(options)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
-from benchmarks.parameters import photo
 from benchmarks.timing import machine, measure
+from benchmarks.truth import photo
 from jaxcolor.color.spaces import srgb_to_lab
 from jaxcolor.deep_prior import PRESETS, Preset, fit_deep_prior
 

@@ -1,60 +1,72 @@
-"""How the defaults of the coupled-TV method were found: ``python -m benchmarks.parameters [--photos FOLDER]``.
+"""How the defaults of the coupled-TV method were found: ``python -m benchmarks.parameters [FOLDER]``.
 
-Two experiments with a known truth. ``two-region`` is the proof of concept of Mouzon et al. 2019 (figure 4): two flat
-colors with a curved edge between them. ``photos`` takes color photos of a folder. In both the true chroma, averaged on
-a 64 by 64 grid, is soft-encoded over the palette, then blurred and shifted to imitate a network that sees edges
-only roughly, and the methods must bring it back to full size.
+Two experiments with a known truth. Without a folder, ``two-region``: the proof of concept of Mouzon et al. 2019
+(figure 4), two flat colors with a curved edge between them. With a folder, its color photos: the study varies one
+parameter after the other around the defaults, on every other photo, and reports the default and the best of each
+on the other half. In both the true chroma, averaged on a grid and soft-encoded over the palette, is degraded
+to imitate a network (:mod:`benchmarks.truth`), and must be brought back to full size.
+
+The grid has as many cells as give photos of 512 pixels and 64 cells: one for 8 pixels.
 """
 
 import argparse
-import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor.coupled_tv as ctv
+from benchmarks.truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
+from jaxcolor import metrics
 from jaxcolor.color.distribution import ColorDistribution
-from jaxcolor.color.palette import ab_bins, soft_encode
-from jaxcolor.color.spaces import srgb_to_lab
-from jaxcolor.metrics import delta_e_2000
-
-GRID = 64
+from jaxcolor.color.guidance import Guidance
+from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, DEFAULT_FIDELITY
 
 
-def degraded_distribution(
-    chroma: np.ndarray, blur: float = 1.2, shift: float = 0.7, neighbors: int = 5, grid: int = GRID
-) -> ColorDistribution:
-    """The distribution that a network would give at best: ``chroma`` [H, W, 2] averaged, encoded, blurred, shifted.
+@dataclass(frozen=True)
+class Choice:
+    """One setting of the method. ``spread`` 0 is bilinear interpolation of the probabilities, as in the paper."""
 
-    ``blur`` is the standard deviation of a Gaussian and ``shift`` a translation along both axes, in cells.
-    """
-    cells = jax.image.resize(jnp.asarray(chroma), (grid, grid, 2), "linear", antialias=True)
-    palette = jnp.asarray(ab_bins(), jnp.float32)
-    probabilities = np.asarray(soft_encode(cells, palette, neighbors))
-    if blur or shift:
-        position = np.arange(grid)
-        # Blur and shift in one matrix per axis: row i holds the shares of the cells that cell i sees.
-        taps = np.exp(-0.5 * ((position[:, None] - shift - position) / max(blur, 1e-3)) ** 2) if blur else np.eye(grid)
-        taps = (taps / taps.sum(1, keepdims=True)).astype(np.float32)
-        probabilities = np.einsum("ij,jkq,lk->ilq", taps, probabilities, taps, optimize=True)
-    return ColorDistribution(jnp.asarray(probabilities), palette)
+    fidelity: float = DEFAULT_FIDELITY["lab"]
+    coupling: float = DEFAULT_COUPLING["lab"]
+    weight_step: float = float(ctv.PrimalDual().weight_step)
+    candidates: int = 10
+    temperature: float = 1.0
+    spread: float = float(Guidance().spread)
+    difference: float = float(Guidance().difference)
+    uncertainty: float = float(Guidance().uncertainty)
+    steps: int = 500
+
+    def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
+        """What the method makes of a distribution, ``[H, W, 2]``."""
+        guidance = Guidance(self.spread, self.difference, self.uncertainty) if self.spread else None
+        sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
+        problem = ctv.CoupledTVProblem.from_distribution(
+            luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
+        )
+        return ctv.solve(problem, ctv.PrimalDual(weight_step=self.weight_step), self.steps).chroma
+
+    def changes(self) -> str:
+        """What differs from the defaults."""
+        changed = [f"{f.name} {getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(changed) or "defaults"
 
 
-def two_regions(size: int = 256) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Luminance [H, W], chroma [H, W, 2] and the two colors [2, 2]: a curved edge, a different gray on each side."""
-    y, x = np.mgrid[:size, :size] / size
-    right = x > 0.5 + 0.12 * np.sin(2 * np.pi * y)
-    colors = np.array([[50.0, 30.0], [-30.0, -20.0]], np.float32)
-    return np.where(right, 65, 40).astype(np.float32), colors[right.astype(int)], colors
-
-
-def wrong_share(chroma: Any, truth: np.ndarray, colors: np.ndarray) -> float:
-    """Share of pixels nearer to the other color."""
-    nearest = ((np.asarray(chroma)[..., None, :] - colors) ** 2).sum(-1).argmin(-1)
-    return float((np.abs(colors[nearest] - truth).max(-1) > 0).mean())
+AXES: dict[str, Sequence[float]] = {
+    "fidelity": (0.02, 0.05),
+    "coupling": (60.0, 1000.0),
+    "weight_step": (0.0, 2e-5, 1.8e-3),
+    "candidates": (5, 16),
+    "temperature": (0.7,),
+    "spread": (0.0, 0.3, 0.6, 0.9),
+    "uncertainty": (30.0, 300.0, math.inf),
+    "difference": (3.0, 8.0),
+    "steps": (100, 1000),
+}
 
 
 def bicubic(dist: ColorDistribution, shape: tuple[int, int]) -> np.ndarray:
@@ -62,87 +74,71 @@ def bicubic(dist: ColorDistribution, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(jax.image.resize(dist.mean(), (*shape, 2), "cubic"))
 
 
-def photo(path: Path, size: int) -> np.ndarray:
-    """A photo in Lab, [size, size, 3]: the central square, resized."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(srgb_to_lab(jnp.asarray(np.asarray(square), jnp.float32) / 255))
-
-
-def color_edges(chroma: np.ndarray, distance: int = 4) -> np.ndarray:
-    """Pixels within ``distance`` of the strongest 5 % of chroma differences."""
-    steps = np.zeros(chroma.shape[:2])
-    steps[:, :-1] += ((chroma[:, 1:] - chroma[:, :-1]) ** 2).sum(-1)
-    steps[:-1] += ((chroma[1:] - chroma[:-1]) ** 2).sum(-1)
-    edges = np.pad(steps >= np.quantile(steps, 0.95), distance)
-    for axis in (0, 1):
-        edges = np.any([np.roll(edges, s, axis) for s in range(-distance, distance + 1)], 0)
-    return edges[distance:-distance, distance:-distance]
+@jax.jit
+def errors(lab: jax.Array, chroma: jax.Array) -> jax.Array:
+    """ΔE2000 within 4 pixels of the strongest 5 % of the truth's color steps, and everywhere; mean chroma."""
+    difference = metrics.delta_e_2000(lab, jnp.concatenate([lab[..., :1], chroma], -1))
+    band = metrics.near(metrics.edges(lab[..., 1:], 0.05), 4)
+    return jnp.stack([jnp.mean(difference, where=band), difference.mean(), jnp.linalg.norm(chroma, axis=-1).mean()])
 
 
-def report(lab: np.ndarray, dist: ColorDistribution, settings: list[dict[str, float]], count: int) -> list[list[float]]:
-    """ΔE2000 near color edges and everywhere, mean chroma: of bicubic, then of every setting."""
-    band = color_edges(lab[..., 1:])
-    problem = ctv.CoupledTVProblem.from_distribution(lab[..., 0], dist, candidates=count)
-    results = [bicubic(dist, lab.shape[:2])]
-    for s in settings:
-        changed = problem.replace(fidelity=s["fidelity"], coupling=s["coupling"])
-        solver = ctv.PrimalDual(weight_step=s["weight_step"])
-        results.append(np.asarray(ctv.solve(changed, solver, int(s["steps"])).chroma))
+def study(files: list[Path], size: int, choices: list[Choice]) -> np.ndarray:
+    """Mean errors ``[choices + 1, settings, 3]`` over photos; the first row is bicubic."""
     rows = []
-    for chroma in results:
-        error = np.asarray(delta_e_2000(jnp.asarray(lab), jnp.concatenate([lab[..., :1], chroma], -1)))
-        rows.append(
-            [float(error[band].mean()), float(error.mean()), float(np.hypot(*np.moveaxis(chroma, -1, 0)).mean())]
-        )
-    return rows
+    for index, path in enumerate(files):
+        lab = jnp.asarray(photo(path, size))
+        light = np.clip(np.asarray(lab[..., 0]), 0, 100)
+        for degradation in SETTINGS.values():
+            dist = distribution_of(np.asarray(lab[..., 1:]), degradation, grid=max(size // 8, 1), seed=index)
+            rows.append([errors(lab, bicubic(dist, light.shape))])
+            rows[-1] += [errors(lab, choice.chroma(light, dist)) for choice in choices]
+    return np.asarray(rows).reshape(len(files), len(SETTINGS), len(choices) + 1, 3).mean(0).swapaxes(0, 1)
+
+
+def print_study(title: str, labels: Sequence[str], values: np.ndarray) -> None:
+    """One line for every label; for each setting band ΔE2000, ΔE2000 and mean chroma."""
+    print(f"{title}: band ΔE2000, ΔE2000, chroma;  " + " | ".join(SETTINGS))
+    for label, row in zip(labels, values, strict=True):
+        print(" | ".join("{:7.3f}{:7.3f}{:7.2f}".format(*setting) for setting in row) + f"  {label}", flush=True)
+
+
+def print_two_regions(choices: list[Choice]) -> None:
+    """Share of pixels on the wrong color and mean chroma error."""
+    luminance, truth, colors = two_regions()
+    dist = distribution_of(truth, replace(SETTINGS["degraded"], noise=0.0, wrong=0.0))
+    print("wrong color %, mean chroma error")
+    results = {"bicubic": bicubic(dist, luminance.shape)}
+    results |= {choice.changes(): choice.chroma(luminance, dist) for choice in choices}
+    for label, chroma in results.items():
+        error = np.linalg.norm(np.asarray(chroma) - truth, axis=-1).mean()
+        print(f"{100 * wrong_share(chroma, truth, colors):7.3f} {error:7.3f}  {label}", flush=True)
 
 
 def main() -> None:
     """Print one line per setting."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parameters", description=__doc__)
-    parser.add_argument("--photos", type=Path, help="folder of color photos; without it the two-region image")
-    parser.add_argument("--number", type=int, default=6, help="photos to take, evenly spread over the folder")
-    parser.add_argument("--size", type=int, default=256, help="side of the square photos")
-    parser.add_argument("--candidates", type=int, default=10)
-    parser.add_argument("--neighbors", type=int, default=5, help="bins of the soft encoding")
-    parser.add_argument("--clean", action="store_true", help="no blur and no shift")
-    parser.add_argument("--fidelity", type=float, nargs="+", default=[0.01])
-    parser.add_argument("--coupling", type=float, nargs="+", default=[240.0])
-    parser.add_argument("--weight-step", type=float, nargs="+", default=[1.8e-4])
-    parser.add_argument("--steps", type=int, nargs="+", default=[500])
+    parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it the two-region image")
+    parser.add_argument("--number", type=int, default=8, help="photos to take, evenly spread over the folder")
+    parser.add_argument("--size", type=int, default=192, help="side of the square photos")
+    parser.add_argument("--axes", nargs="*", choices=list(AXES), default=list(AXES), help="parameters to vary")
+    for field in fields(Choice):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     options = parser.parse_args()
-    names = ("fidelity", "coupling", "weight_step", "steps")
-    settings = [
-        dict(zip(names, values, strict=True)) for values in itertools.product(*(getattr(options, n) for n in names))
-    ]
-    labels = ["bicubic", *(", ".join(f"{k} {v:g}" for k, v in s.items()) for s in settings)]
-    amounts = {"blur": 0.0, "shift": 0.0} if options.clean else {}
-    if options.photos is None:
-        luminance, truth, colors = two_regions()
-        dist = degraded_distribution(truth, neighbors=options.neighbors, **amounts)
-        problem = ctv.CoupledTVProblem.from_distribution(luminance, dist, options.candidates)
-        results = [bicubic(dist, luminance.shape)]
-        for s in settings:
-            changed = problem.replace(fidelity=s["fidelity"], coupling=s["coupling"])
-            results.append(ctv.solve(changed, ctv.PrimalDual(weight_step=s["weight_step"]), int(s["steps"])).chroma)
-        print("wrong color %, mean chroma error")
-        for label, chroma in zip(labels, results, strict=True):
-            error = np.linalg.norm(np.asarray(chroma) - truth, axis=-1).mean()
-            print(f"{100 * wrong_share(chroma, truth, colors):7.3f} {error:7.3f}  {label}")
+    center = Choice(**{field.name: getattr(options, field.name) for field in fields(Choice)})
+    if options.folder is None:
+        print_two_regions([center, *(replace(center, **{a: v}) for a in options.axes for v in AXES[a])])
         return
-    paths = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    chosen = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, options.number)]
-    rows = []
-    for path in chosen:
-        lab = photo(path, options.size)
-        dist = degraded_distribution(lab[..., 1:], neighbors=options.neighbors, **amounts)
-        rows.append(report(lab, dist, settings, options.candidates))
-    print("ΔE2000 near color edges, everywhere, mean chroma")
-    for label, values in zip(labels, np.mean(rows, 0), strict=True):
-        print(f"{values[0]:7.3f} {values[1]:7.3f} {values[2]:7.2f}  {label}")
+    chosen_on, reported_on = halves(photo_files(options.folder, options.number))
+    best = [center]
+    for axis in options.axes:
+        tried = [center, *(replace(center, **{axis: v}) for v in AXES[axis] if v != getattr(center, axis))]
+        values = study(chosen_on, options.size, tried)
+        print_study(f"{axis}, chosen on {len(chosen_on)} photos", ["bicubic", *(c.changes() for c in tried)], values)
+        # The least sum of the four errors, each relative to bicubic's.
+        best.append(tried[int((values[1:, :, :2] / values[:1, :, :2]).sum((1, 2)).argmin())])
+    best = list(dict.fromkeys(best))
+    values = study(reported_on, options.size, best)
+    print_study(f"reported on {len(reported_on)} photos", ["bicubic", *(c.changes() for c in best)], values)
 
 
 if __name__ == "__main__":

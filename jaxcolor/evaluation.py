@@ -25,8 +25,8 @@ from jaxcolor.color.spaces import lab_to_srgb, srgb_to_lab
 from jaxcolor.constants import INPUT_MULTIPLE
 from jaxcolor.errors import InputError
 from jaxcolor.images import GrayImage
+from jaxcolor.metrics.difference import WINDOW
 from jaxcolor.pipeline import read_out
-from jaxcolor.ssim import WINDOW
 
 Pictures = Mapping[str, NDArray[np.float32]]
 # Measures of one picture against the truth, in the order of the table: title and number of decimals.

@@ -21,6 +21,7 @@ from jaxcolor import metrics
 from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.gamut import scale_chroma
+from jaxcolor.color.guidance import Guidance
 from jaxcolor.color.spaces import lab_to_srgb
 from jaxcolor.coupled_tv.inertial import InertialForwardBackward
 from jaxcolor.coupled_tv.primal_dual import PrimalDual
@@ -128,6 +129,14 @@ def read_out(gray: GrayImage, distribution: ColorDistribution, **settings: Any) 
     return _merge(photo, _METHODS[chosen.method](photo, distribution, chosen, None)[0])[0]
 
 
+def chroma_of(gray: GrayImage, distribution: ColorDistribution, **settings: Any) -> NDArray[np.float32]:
+    """Chroma ``[H, W, 2]`` of a photo whose distribution is known, as the method gives it, before the gamut."""
+    chosen = _settings(settings)
+    photo = _padded(gray.luminance)
+    planes = _METHODS[chosen.method](photo, distribution, chosen, None)[0]
+    return np.stack([np.asarray(plane)[: photo.height, : photo.width] for plane in planes], -1)
+
+
 class _Photo(NamedTuple):
     """A luminance plane padded to a bucket, and the size of the photo in its top left corner."""
 
@@ -188,6 +197,7 @@ def _coupled_tv(
         fidelity=settings.fidelity,
         coupling=settings.coupling,
         extent=(photo.height, photo.width),
+        guidance=Guidance() if settings.variant == "guided" else None,
     )
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
@@ -205,7 +215,12 @@ def _coupled_tv(
         reports.append(_solver_report(solver, solution))
         before += steps
     assert solution is not None
-    parameters = {"fidelity": float(problem.fidelity), "coupling": float(problem.coupling), "candidates": problem.count}
+    parameters: dict[str, Any] = {
+        "variant": settings.variant,
+        "fidelity": float(problem.fidelity),
+        "coupling": float(problem.coupling),
+        "candidates": problem.count,
+    }
     return solution.state.chroma, parameters | {"solvers": reports, "status": reports[-1]["status"]}
 
 

@@ -8,6 +8,7 @@ from jaxcolor.errors import InputError
 
 METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
+VARIANTS = ("guided", "mouzon2019")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Settings:
         their class weights, such as the released ones, which have them built in.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
+    variant: of ``"coupled-tv"``: ``"guided"`` lets luminance edges lead the up-sampling of the network's distribution
+        (:mod:`jaxcolor.color.guidance`, derived); ``"mouzon2019"`` interpolates it, as in the paper.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
 
     Of ``"deep-prior"`` only:
@@ -41,6 +44,7 @@ class Settings:
     candidates: int = 10
     fidelity: float | None = None
     coupling: float | None = None
+    variant: str = "guided"
     steps: int = 500
     refinement_steps: int = 25
     preset: str | None = None
@@ -68,6 +72,7 @@ class Settings:
             f"coupling must be a number, at least 0; got {self.coupling}": (
                 self.coupling is None or 0 <= self.coupling < math.inf
             ),
+            f"variant must be one of {', '.join(VARIANTS)}; got {self.variant!r}": self.variant in VARIANTS,
             f"steps must be at least 0; got {self.steps}": self.steps >= 0,
             f"refinement_steps must be at least 0; got {self.refinement_steps}": self.refinement_steps >= 0,
             f"preset must be one of {', '.join(PRESETS)}; got {self.preset!r}": self.preset in (None, *PRESETS),

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from benchmarks.parameters import bicubic, degraded_distribution, two_regions, wrong_share
+from benchmarks.parameters import bicubic
+from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.coupled_tv import CoupledTVProblem, PrimalDual, solve
 
 
 def test_two_regions_without_a_halo():
     luminance, truth, colors = two_regions(256)
-    dist = degraded_distribution(truth, blur=1.2, shift=0.7)
+    dist = distribution_of(truth, Degradation(blur=1.2, shift=0.7))
     problem = CoupledTVProblem.from_distribution(luminance, dist)
     solution = solve(problem, PrimalDual())
     baseline = bicubic(dist, luminance.shape)

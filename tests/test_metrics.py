@@ -1,5 +1,6 @@
 """Metrics against published numbers, scikit-image and plain NumPy."""
 
+import inspect
 import io
 
 import jax
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.special import ndtr, ndtri
 from skimage.color import deltaE_ciede2000, rgb2hsv
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jaxcolor import metrics
+from jaxcolor.errors import InputError
 
 # Compiled once per shape: operation by operation, most of the time would go into compiling each.
 alignment_gain = jax.jit(metrics.alignment_gain)
@@ -20,6 +23,7 @@ band_error = jax.jit(metrics.band_error, static_argnames="distance")
 colorfulness = jax.jit(metrics.colorfulness)
 delta_e_2000 = jax.jit(metrics.delta_e_2000)
 delta_e_2000_gradients = jax.jit(jax.grad(metrics.delta_e_2000, argnums=(0, 1)))
+edge_width = jax.jit(metrics.edge_width, static_argnames="distance")
 edges = jax.jit(metrics.edges)
 leak_fraction = jax.jit(metrics.leak_fraction)
 saturation = jax.jit(metrics.saturation)
@@ -285,3 +289,108 @@ def test_tiny_pictures_have_finite_measures(shape: tuple[int, int]) -> None:
     assert np.isfinite(variation_away_from_edges(lab[..., 0], lab[..., 1:]))
     assert np.isfinite(alignment_gain(lab[..., 0], lab[..., 1:]))
     assert np.isfinite(colorfulness(lab / 100))
+
+
+def gaussian_edge(sigma: float, angle: float = 0.0, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A luminance edge through the middle, and chroma with a softer one at the same place, both Gaussian-blurred."""
+    row, column = np.mgrid[:size, :size] - (size - 1) / 2
+    across = np.cos(angle) * column + np.sin(angle) * row
+    luminance = 30 + 40 * ndtr(across / 0.8)
+    rise = ndtr(across / sigma)
+    return luminance.astype(np.float32), np.stack([60 * rise - 20, 10 - 30 * rise], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6, np.pi / 2])
+@pytest.mark.parametrize("sigma", [1.5, 3.0])
+def test_edge_width_of_a_blurred_edge_is_that_of_the_normal_distribution(sigma: float, angle: float) -> None:
+    luminance, chroma = gaussian_edge(sigma, angle)
+    expected = sigma * (ndtri(0.9) - ndtri(0.1))
+    # Interpolation between pixels, and between the samples, blurs a little more; the window cuts off a little.
+    assert expected - 0.1 < edge_width(luminance, chroma) < expected + 0.4
+
+
+def test_edge_width_agrees_with_a_loop_over_edge_pixels() -> None:
+    generator = np.random.default_rng(5)
+    luminance = ndimage.gaussian_filter(generator.uniform(0, 100, (18, 23)), 1.5).astype(np.float32)
+    chroma = ndimage.gaussian_filter(generator.uniform(-90, 90, (18, 23, 2)), (1, 1, 0)).astype(np.float32)
+    mask, widths = np.asarray(edges(luminance, 0.2)), []
+    padded = np.pad(luminance.astype(float), 1, mode="edge")
+    for row, column in np.argwhere(mask):
+        normal = np.array(
+            [
+                padded[row + 2, column + 1] - padded[row, column + 1],
+                padded[row + 1, column + 2] - padded[row + 1, column],
+            ]
+        )
+        normal /= np.linalg.norm(normal)
+        places = np.array([row, column])[:, None] + normal[:, None] * np.arange(-4, 5)
+        line = np.stack([ndimage.map_coordinates(chroma[..., i], places, order=1, mode="nearest") for i in (0, 1)], -1)
+        change = line[-1] - line[0]
+        if np.linalg.norm(change) >= 10:
+            rise = (line - line[0]) @ change / (change @ change)
+            fine = np.interp(np.linspace(0, 8, 80_001), np.arange(9), rise)
+            widths.append(8 * ((fine > 0.1) & (fine < 0.9)).mean())
+    result = metrics.edge_width(luminance, chroma, distance=4, share=0.2)
+    np.testing.assert_allclose(result, np.median(widths), atol=2e-3)
+
+
+def test_edge_width_without_color_edges_is_unknown() -> None:
+    luminance, chroma = gaussian_edge(2.0)
+    assert np.isnan(edge_width(luminance, 0 * chroma))
+    assert np.isnan(edge_width(0 * luminance, chroma))
+
+
+def test_kept_apart_agrees_with_a_loop_over_windows() -> None:
+    generator = np.random.default_rng(6)
+    truth, result = generator.integers(0, 4, (2, 9, 12))
+    edge = generator.random((9, 12)) < 0.4
+    edge[0, 0] = edge[-1, -1] = True  # windows that are cut off by the border
+    shares = []
+    for row, column in np.argwhere(edge):
+        window = np.s_[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
+        apart = truth[window] != truth[row, column]
+        kept = apart & (result[window] != result[row, column])
+        shares.append(kept.sum() / apart.sum() if apart.any() else 1.0)
+    measured = metrics.kept_apart(jnp.array(edge), jnp.array(truth), jnp.array(result), radius=2)
+    np.testing.assert_allclose(measured, np.mean(shares), rtol=1e-6)
+    assert np.isnan(metrics.kept_apart(jnp.zeros((3, 3), bool), jnp.zeros((3, 3), int), jnp.zeros((3, 3), int)))
+
+
+def test_cluster_discrepancy_ratio_sees_blurred_and_missing_edges() -> None:
+    row, column = np.mgrid[:96, :96]
+    truth = np.stack(
+        [np.where(np.hypot(row - 48, column - 48) < 30, 50.0, -30.0), np.where(3 * row + column > 200, 40.0, 0.0)], -1
+    )
+    blurred = ndimage.gaussian_filter(truth, (9, 9, 0))
+    same, soft, gray = (metrics.cluster_discrepancy_ratio(c, truth) for c in (truth, blurred, 0 * truth))
+    assert same == (1.0, 1.0)
+    assert 0 <= soft.a < 0.95
+    assert soft.b < 0.95
+    assert gray.a < 0.95
+    assert np.isnan(metrics.cluster_discrepancy_ratio(truth, 0 * truth)).all()
+    with pytest.raises(InputError, match="of one shape"):
+        metrics.cluster_discrepancy_ratio(truth[..., 0], truth[..., 0])
+
+
+def test_ssim_agrees_with_scikit_image() -> None:
+    generator = np.random.default_rng(8)
+    first = generator.random((19, 23, 3)).astype(np.float32)
+    second = np.clip(first + 0.2 * generator.normal(size=first.shape), 0, 1).astype(np.float32)
+    # Its mean leaves out a border of the window's radius, as ours does.
+    expected = structural_similarity(
+        first, second, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    np.testing.assert_allclose(jax.jit(metrics.ssim)(first, second), expected, rtol=1e-5)
+
+
+PUBLIC = [name for name in dir(metrics) if inspect.isfunction(getattr(metrics, name))]
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"edges", "near"}))
+def test_every_measure_says_its_range_and_what_fools_it(name: str) -> None:
+    text = inspect.getdoc(getattr(metrics, name))
+    assert text is not None
+    for word in ("Returns:", "Example"):
+        assert word in text
+    assert "What fools it" in text or name == "kept_apart"
+    assert "better" in text or "No direction" in text or "on the scale of" in text

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from jaxcolor.errors import InputError
-from jaxcolor.settings import METHODS, PRESETS, Settings
+from jaxcolor.settings import METHODS, PRESETS, VARIANTS, Settings
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -53,6 +53,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     _add_number(group, "candidates", int, "K", "colors per pixel")
     _add_number(group, "fidelity", float, "λ", "> 0; larger stays closer to the network's colors")
     _add_number(group, "coupling", float, "γ", ">= 0; larger ties color edges to gray edges")
+    group.add_argument(
+        "--variant", choices=VARIANTS, default=Settings.variant, help="how colors are enlarged (default: %(default)s)"
+    )
     _add_number(group, "steps", int, "N", "of the primal-dual solver")
     _add_number(group, "refinement_steps", int, "N", "of the inertial solver after it")
     _add_number(group, "resolution", int, "PIXELS", "side of what the network sees")

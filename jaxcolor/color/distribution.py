@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,17 +107,30 @@ class ColorDistribution:
         may be traced, and sizes padded to one shape share one compiled program.
         Raises :class:`InputError` for a count outside 1 ... Q.
         """
-        colors = self.palette.shape[0]
-        if not 1 <= count <= colors:
-            raise InputError(
-                f"the number of candidates must be between 1 and {colors}, the size of the palette, got {count}"
-            )
-        sizes = tuple(jnp.asarray(size, jnp.float32) for size in shape)
-        return _strongest(self.probabilities, self.palette, sizes, padded or shape, count)
+        indices, weights = _strongest(self.probabilities, *_arguments(self, shape, count, padded))
+        return self.palette[indices], weights
 
     def modes(self) -> jax.Array:
         """Index ``[h, w]`` of the most probable color of every cell."""
         return jnp.argmax(self.probabilities, axis=-1)
+
+
+def strongest_bins(
+    dist: ColorDistribution, shape: tuple[int | jax.Array, int | jax.Array], count: int, padded: tuple[int, int]
+) -> jax.Array:
+    """Indices ``[H, W, count]`` into the palette of what :meth:`ColorDistribution.strongest` returns."""
+    return _strongest(dist.probabilities, *_arguments(dist, shape, count, padded))[0]
+
+
+def _arguments(
+    dist: ColorDistribution, shape: tuple[int | jax.Array, ...], count: int, padded: tuple[int, int] | None
+) -> Any:
+    colors = dist.palette.shape[0]
+    if not 1 <= count <= colors:
+        raise InputError(
+            f"the number of candidates must be between 1 and {colors}, the size of the palette, got {count}"
+        )
+    return tuple(jnp.asarray(size, jnp.float32) for size in shape), padded or shape, count
 
 
 _Taps = tuple[jax.Array, jax.Array, jax.Array]
@@ -136,10 +150,9 @@ def _blend(values: jax.Array, taps: _Taps, axis: int) -> jax.Array:
     return (1 - share) * jnp.take(values, lower, axis) + share * jnp.take(values, upper, axis)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(2, 3))
 def _strongest(
     probabilities: jax.Array,
-    palette: jax.Array,
     sizes: tuple[jax.Array, ...],
     padded: tuple[int, int],
     count: int,
@@ -161,7 +174,7 @@ def _strongest(
         blocks.reshape(-1, width, count)[of_block * block + row - starts[of_block]]
         for blocks in jax.lax.map(block_of_rows, starts)
     )
-    return palette[indices], weights
+    return indices, weights
 
 
 def _strongest_in_rows(cells: jax.Array, columns: _Taps, count: int) -> tuple[jax.Array, jax.Array]:

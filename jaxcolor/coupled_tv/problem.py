@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcolor.color.gamut import project_yuv, scale_chroma
+from jaxcolor.color.guidance import Guidance, strongest_by_luminance
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_yuv
 from jaxcolor.coupled_tv.checks import check_arrays, check_luminance, check_number, check_space
 from jaxcolor.coupled_tv.operators import Extent, Pair, coupled_total_variation, inside, total
@@ -26,16 +27,15 @@ from jaxcolor.errors import InputError
 if TYPE_CHECKING:
     from jaxcolor.color.distribution import ColorDistribution
 
-# Found with ``python -m benchmarks.parameters`` on four 256² photos of a training set, k = 10, 500 primal-dual steps,
-# the true 64×64 distribution (5 nearest bins, σ = 5) blurred by 1.2 and shifted by 0.7 cells; ΔE2000 within 4 pixels of
-# color edges / everywhere:
+# Found on four 256² photos of a training set, k = 10, 500 primal-dual steps, without guidance; the true 64×64
+# distribution (5 nearest bins, σ = 5) blurred by 1.2 and shifted by 0.7 cells; ΔE2000 within 4 pixels of color edges /
+# everywhere:
 #     bicubic mean                    4.566 / 2.644
 #     γ = 240, ρ = 1.8e-4   λ 0.0045  4.461 / 2.651     λ 0.01  4.443 / 2.590     λ 0.02   4.459 / 2.566
 #     λ = 0.01, γ = 240     ρ 1.8e-5  4.493 / 2.632     ρ 1e-4  4.455 / 2.598     ρ 1.8e-3 4.556 / 2.825
 #     λ = 0.0045            γ 25      4.619 / 2.840     γ 800   4.459 / 2.612
 # On the two-region image the default leaves 0.000 % of pixels on the wrong color (bicubic 1.13 %) with a mean error of
-# 0.62 (bicubic 1.93). Four photos show a direction, not a third digit. A distribution that is neither blurred nor
-# shifted needs no repair: there bicubic (1.47 / 0.92) beats every setting tried (best 1.99 / 1.25, λ = 0.02).
+# 0.62 (bicubic 1.93). Four photos show a direction, not a third digit. With guidance λ was tried again; see there.
 DEFAULT_FIDELITY = {"lab": 0.01, "yuv": 0.01}
 """λ when none is given, by color space; that of YUV is taken over from Lab, not measured."""
 DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}
@@ -98,12 +98,14 @@ class CoupledTVProblem:
         coupling: ArrayLike | None = None,
         space: str = "lab",
         extent: tuple[int, int] | None = None,
+        guidance: Guidance | None = None,
     ) -> "CoupledTVProblem":
         """The problem of a gray image and a distribution on a coarser grid.
 
         The probabilities are up-sampled bilinearly to the size of ``luminance`` and the ``candidates`` most
         probable colors of every pixel are kept, with renormalised probabilities as weights (Mouzon et al. 2019,
-        section 3, keep 10).
+        section 3, keep 10). With ``guidance`` candidates and weights are those of
+        :func:`jaxcolor.color.guidance.strongest_by_luminance`: luminance edges lead the up-sampling (derived).
 
         ``luminance`` is L* in [0, 100] in either space. For "yuv" the problem's luminance becomes the luma Y in
         [0, 255] of that gray, and its candidates the (U, V) of the palette's colors at the pixel's L*, brought into
@@ -117,7 +119,7 @@ class CoupledTVProblem:
         check_space(space)
         lightness = check_luminance(luminance)
         sizes = None if extent is None else (jnp.int32(extent[0]), jnp.int32(extent[1]))
-        y, colors, weights = _strongest_planes(lightness, dist, sizes, candidates, space)
+        y, colors, weights = _strongest_planes(lightness, dist, sizes, guidance, candidates, space)
         return _fill(object.__new__(cls), y, colors, weights, fidelity, coupling, space, sizes)
 
     @property
@@ -164,8 +166,8 @@ class CoupledTVProblem:
         """:meth:`energy` of a solver's state, without assembling arrays."""
         tv = coupled_total_variation(self.luminance, chroma, self.coupling, smoothing, self.extent)
         image = inside(self.shape, self.extent)
-        data = total(jnp.where(image, spread(chroma, weights, self.candidate_planes), 0))
-        return tv + self.fidelity / 2 * data
+        data = total(jnp.where(image, self.fidelity / 2 * spread(chroma, weights, self.candidate_planes), 0))
+        return tv + data
 
     def pixels(self) -> Array:
         """Number of pixels of the image, without padding."""
@@ -255,13 +257,16 @@ def _cut(candidates: Array, weights: Array) -> tuple[tuple[Planes, Planes], Plan
     return (split(candidates[..., 0]), split(candidates[..., 1])), split(weights)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(4, 5))
 def _strongest_planes(
-    lightness: Array, dist: "ColorDistribution", extent: Extent, count: int, space: str
+    lightness: Array, dist: "ColorDistribution", extent: Extent, guidance: Guidance | None, count: int, space: str
 ) -> tuple[Array, tuple[Planes, Planes], Planes]:
     """Luminance, candidates and weights of :meth:`CoupledTVProblem.from_distribution`; only the planes are kept."""
     padded = (lightness.shape[0], lightness.shape[1])
-    colors, weights = dist.strongest(padded if extent is None else extent, count, padded=padded)  # type: ignore[arg-type]
+    if guidance is None:
+        colors, weights = dist.strongest(padded if extent is None else extent, count, padded=padded)  # type: ignore[arg-type]
+    else:
+        colors, weights = strongest_by_luminance(dist, lightness, count, guidance, extent)
     colors, weights = colors.astype(lightness.dtype), weights.astype(lightness.dtype)
     if space == "lab":
         return lightness, *_cut(colors, weights)

@@ -1,0 +1,190 @@
+"""The halo benchmark: how well colors on a coarse grid are brought to the size of a photo, the network left out.
+
+Of color photos the true chroma is averaged on a 64 by 64 grid and soft-encoded over the palette. In the setting "clean"
+that is what the methods get; in "degraded" it is blurred and shifted as by a network that sees edges roughly, its
+probabilities are noisy, and near color edges cells believe in other cells' colors. Every method must bring it back to
+full size; the photo's own chroma is the truth. Without a folder, the sample photos of scikit-image.
+
+Gray wins what measures bleeding, so read those columns beside the saturation, and beside the row "gray".
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import machine
+from benchmarks.truth import GRID, SETTINGS, distribution_of, photo, photo_files
+from benchmarks.upsamplers import METHODS, PEERS, SLOW
+from jaxcolor import metrics
+from jaxcolor.color.distribution import ColorDistribution
+from jaxcolor.color.gamut import scale_chroma
+from jaxcolor.color.spaces import lab_to_srgb
+
+# Title and decimals; ↓ and ↑ say which direction is better.
+COLUMNS = {
+    "delta_e": ("ΔE2000 ↓", 3),
+    "band_delta_e": ("band ΔE ↓", 3),
+    "psnr": ("PSNR ↑", 2),
+    "away_from_edges": ("away ↓", 3),
+    "alignment": ("align. ↑", 3),
+    "edge_width": ("width ↓", 2),
+    "discrepancy": ("CDR ↑", 3),
+    "saturation": ("saturat.", 3),
+    "seconds": ("seconds", 2),
+}
+TRUTH = "truth"
+Rows = dict[str, list[dict[str, float]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m benchmarks quality``."""
+    parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it scikit-image's samples")
+    parser.add_argument(
+        "--size", type=int, default=512, help="side of the central squares; 0: whole photos as they are"
+    )
+    parser.add_argument("--photos", type=int, help="how many, evenly spread over the folder; default: all")
+    parser.add_argument("--grid", type=int, default=GRID, help="cells along a side; 64 as in the papers")
+    parser.add_argument("--clusters", action="store_true", help="the cluster discrepancy ratio too; slow")
+    parser.add_argument("--setting", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), help="default: all but deep-prior, which is slow"
+    )
+    parser.add_argument("--each", action="store_true", help="one line for every photo and method too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for machines")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures: one sheet for every photo and setting")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print one table for every setting."""
+    chosen = options.methods or [name for name in METHODS if name not in SLOW]
+    files = photo_files(options.folder, options.photos)
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
+    result: dict[str, Any] = {"machine": machine(), "size": options.size, "photos": [f.name for f in files]}
+    for setting in options.setting:
+        rows: Rows = {}
+        for index, path in enumerate(files):
+            lab = photo(path, options.size or None)
+            distribution = distribution_of(lab[..., 1:], SETTINGS[setting], options.grid, seed=index)
+            pictures = measure_photo(lab, distribution, chosen, rows, options.clusters)
+            if options.each:
+                print(table(f"{setting}, {path.stem[:14]}", {name: row[-1:] for name, row in rows.items()}), flush=True)
+            if options.sheets:
+                write_sheet(options.sheets / f"{setting}-{path.stem}.png", pictures)
+        print(table(f"{setting}, {len(files)} photos", rows))
+        print(verdict(rows), flush=True)
+        result[setting] = rows
+    if options.json:
+        options.json.write_text(json.dumps(result))
+
+
+def measure_photo(
+    lab: np.ndarray, distribution: ColorDistribution, methods: Iterable[str], rows: Rows, clusters: bool
+) -> dict[str, np.ndarray]:
+    """Add one row to each method's list; the pictures [H, W, 3] in [0, 1] by name, the truth among them."""
+    luminance = np.ascontiguousarray(np.clip(lab[..., 0], 0, 100))
+    pictures = {TRUTH: np.asarray(lab_to_srgb(jnp.asarray(lab))).clip(0, 1)}
+    rows.setdefault(TRUTH, []).append(measures(lab, lab[..., 1:], clusters)[0] | {"seconds": 0.0})
+    for name in methods:
+        began = time.perf_counter()
+        try:
+            chroma = METHODS[name](luminance, distribution)
+        except ImportError as error:
+            if not rows.get(name):
+                print(f"{name} is left out: it needs {error.name}")
+            rows[name] = []
+            continue
+        seconds = time.perf_counter() - began
+        values, pictures[name] = measures(lab, chroma, clusters)
+        rows.setdefault(name, []).append(values | {"seconds": seconds})
+    return pictures
+
+
+def measures(lab: np.ndarray, chroma: np.ndarray, clusters: bool) -> tuple[dict[str, float], np.ndarray]:
+    """The columns of the table, without seconds, and the picture: what is out of gamut is brought in first."""
+    values, shown, rgb = _measures(jnp.asarray(lab), jnp.asarray(chroma))
+    row = {name: float(value) for name, value in values.items()} | {"discrepancy": float("nan")}
+    if clusters:
+        ratios = metrics.cluster_discrepancy_ratio(shown, lab[..., 1:])
+        row["discrepancy"] = float(np.mean(ratios))
+    return row, np.asarray(rgb)
+
+
+@jax.jit
+def _measures(truth: jax.Array, chroma: jax.Array) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    lab, _ = scale_chroma(jnp.concatenate([truth[..., :1], chroma], -1))
+    rgb, true_rgb = (jnp.clip(lab_to_srgb(x), 0, 1) for x in (lab, truth))
+    difference = metrics.delta_e_2000(lab, truth)
+    band = metrics.near(metrics.edges(truth[..., 1:], 0.05), 4)
+    light, shown = lab[..., 0], lab[..., 1:]
+    values = {
+        "delta_e": difference.mean(),
+        "band_delta_e": jnp.mean(difference, where=band),
+        "psnr": metrics.psnr(rgb, true_rgb),
+        "away_from_edges": metrics.variation_away_from_edges(light, shown),
+        "alignment": metrics.alignment_gain(light, shown, 240.0),
+        "edge_width": metrics.edge_width(light, shown),
+        "saturation": metrics.saturation(rgb),
+    }
+    return values, shown, rgb
+
+
+def means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over photos, of what is known; of the seconds the median, since the first call compiles."""
+    mean = {}
+    for key in COLUMNS:
+        values = np.array([row[key] for row in rows])
+        known = values[np.isfinite(values)]
+        mean[key] = float(np.median(known) if key == "seconds" else known.mean()) if known.size else float("nan")
+    return mean
+
+
+def table(title: str, rows: Rows) -> str:
+    """One line for every method."""
+    lines = [title.ljust(24) + "".join(f"{name:>11}" for name, _ in COLUMNS.values())]
+    for name, values in rows.items():
+        if values:
+            row = means(values)
+            cells = (
+                f"{row[key]:11.{digits}f}" if np.isfinite(row[key]) else f"{'–':>11}"
+                for key, (_, digits) in COLUMNS.items()
+            )
+            lines.append(name.ljust(24) + "".join(cells))
+    return "\n".join(lines)
+
+
+def verdict(rows: Rows) -> str:
+    """What coupled-tv changes against the best of its peers, taken for each measure apart."""
+    ours, peers = rows.get("coupled-tv"), [name for name in PEERS if rows.get(name)]
+    if not ours or not peers:
+        return ""
+    lines = []
+    for key in ("band_delta_e", "delta_e"):
+        value, best = means(ours)[key], min(peers, key=lambda name: means(rows[name])[key])
+        change = 100 * (value / means(rows[best])[key] - 1)
+        fewer = sum(a[key] < b[key] for a, b in zip(ours, rows[best], strict=True))
+        lines.append(
+            f"coupled-tv against {best} in {COLUMNS[key][0][:-2]}: {change:+.1f} %, lower on {fewer} of {len(ours)}"
+        )
+    return "\n".join(lines)
+
+
+def write_sheet(path: Path, pictures: dict[str, np.ndarray]) -> None:
+    """All pictures of a photo side by side, in two rows, their names on them."""
+    from PIL import Image, ImageDraw
+
+    height, width = next(iter(pictures.values())).shape[:2]
+    columns = -(-len(pictures) // 2)
+    sheet = Image.new("RGB", (columns * width, 2 * height))
+    for index, (name, rgb) in enumerate(pictures.items()):
+        picture = Image.fromarray((255 * rgb).round().astype(np.uint8))
+        ImageDraw.Draw(picture).text((4, 4), name, fill="white", stroke_width=2, stroke_fill="black")
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,93 @@
+"""The halo benchmark runs, its peers are what they claim to be, and coupled-tv does not get worse unseen."""
+
+import json
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import quality, upsamplers
+from benchmarks.__main__ import main
+from benchmarks.truth import SETTINGS, distribution_of, halves, two_regions
+from jaxcolor.color.distribution import ColorDistribution
+
+FAST = ["gray", "bicubic", "fast bilateral solver"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    _, chroma, _ = two_regions(48)
+    rgb = np.stack([chroma[..., 0] + 100, chroma[..., 1] + 90, 120 + 0 * chroma[..., 0]], -1)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rgb.astype(np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_tables_json_and_sheets(folder, capsys):
+    sizes = ["--size", "48", "--grid", "6", "--photos", "1", "--setting", "degraded"]
+    files = ["--json", str(folder / "all.json"), "--sheets", str(folder / "sheets")]
+    main(["quality", str(folder), *sizes, *files, "--methods", *FAST])
+    printed = capsys.readouterr().out
+    assert "degraded, 1 photos" in printed
+    rows = json.loads((folder / "all.json").read_text())["degraded"]
+    assert list(rows) == ["truth", *FAST]
+    assert rows["truth"][0]["delta_e"] < 0.01 < rows["bicubic"][0]["delta_e"] < rows["gray"][0]["delta_e"]
+    assert rows["gray"][0]["saturation"] < 0.01
+    assert (folder / "sheets" / "degraded-a.png").exists()
+
+
+def test_options_without_a_name_are_those_of_speed(monkeypatch):
+    from benchmarks import speed
+
+    seen = []
+    monkeypatch.setattr(speed, "run", seen.append)
+    main(["--sizes", "64", "--no-peers"])
+    assert seen[0].sizes == [64]
+    assert seen[0].no_peers
+
+
+def test_every_row_is_a_number_and_the_means_leave_out_what_is_unknown():
+    rows = {"x": [dict.fromkeys(quality.COLUMNS, 1.0), {key: float("nan") for key in quality.COLUMNS}]}
+    assert all(value == 1 for value in quality.means(rows["x"]).values())
+    assert "1.000" in quality.table("title", rows)
+    assert quality.verdict(rows) == ""
+
+
+def test_degraded_distributions_are_distributions_and_reproducible():
+    _, chroma, _ = two_regions(48)
+    first, again = (distribution_of(chroma, SETTINGS["degraded"], grid=6, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+    np.testing.assert_allclose(first.probabilities.sum(-1), 1, rtol=1e-5)
+    clean = distribution_of(chroma, grid=6)
+    assert np.abs(np.asarray(first.mean() - clean.mean())).max() > 3
+
+
+def test_fast_bilateral_solver_keeps_constants_and_follows_edges():
+    luminance = (np.where(np.arange(48) < 24, 20.0, 80.0) * np.ones((48, 1))).astype(np.float32)
+    right = np.clip((np.arange(6) - 1) / 3, 0, 1)[None, :, None] * np.ones((6, 1, 1))
+    dist = ColorDistribution(np.concatenate([1 - right, right], -1).astype(np.float32), np.array([[0.0, 5], [40, 5]]))
+    solved = upsamplers.fast_bilateral_solver(luminance, dist)
+    np.testing.assert_allclose(solved[..., 1], 5, atol=1e-3)
+    given = upsamplers.enlarged(dist, luminance.shape)
+    assert np.ptp(solved[:, :24, 0]) < 0.7 * np.ptp(given[:, :24, 0])
+    assert solved[0, 24, 0] - solved[0, 23, 0] > 5 * (given[0, 24, 0] - given[0, 23, 0])
+
+
+def test_halves_share_no_photo():
+    first, second = halves(list("abcde"))
+    assert first == ["a", "c", "e"]
+    assert second == ["b", "d"]
+
+
+def test_parameters_have_an_option_each():
+    from benchmarks.parameters import Choice
+
+    assert Choice().changes() == "defaults"
+    assert Choice(fidelity=0.5, spread=0.0).changes() == "fidelity 0.5, spread 0"
+
+
+def test_help_names_every_column():
+    parser = ArgumentParser()
+    quality.add_arguments(parser)
+    assert "--sheets" in parser.format_help()

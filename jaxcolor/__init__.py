@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from jaxcolor.pipeline import ColorizationResult as ColorizationResult
     from jaxcolor.pipeline import colorize as colorize
     from jaxcolor.pipeline import read_out as read_out
+    from jaxcolor.refinement import Refinement as Refinement
+    from jaxcolor.refinement import refine as refine
+    from jaxcolor.refinement import refine_photo as refine_photo
 
 _HOMES = {
     "CIC": "jaxcolor.cic.predict",
@@ -46,6 +49,7 @@ _HOMES = {
     "InertialForwardBackward": "jaxcolor.coupled_tv.inertial",
     "InputError": "jaxcolor.errors",
     "PrimalDual": "jaxcolor.coupled_tv.primal_dual",
+    "Refinement": "jaxcolor.refinement",
     "Solution": "jaxcolor.coupled_tv.solution",
     "Status": "jaxcolor.coupled_tv.solution",
     "StopRule": "jaxcolor.coupled_tv.solution",
@@ -55,6 +59,8 @@ _HOMES = {
     "project_simplex": "jaxcolor.coupled_tv.simplex",
     "read_gray": "jaxcolor.images",
     "read_out": "jaxcolor.pipeline",
+    "refine": "jaxcolor.refinement",
+    "refine_photo": "jaxcolor.refinement",
     "solve": "jaxcolor.coupled_tv.solve",
     "solve_in_chunks": "jaxcolor.coupled_tv.solve",
     "write_image": "jaxcolor.images",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from jaxcolor.deep_prior.fit import DeepPriorFit as DeepPriorFit
     from jaxcolor.deep_prior.fit import fit_deep_prior as fit_deep_prior
     from jaxcolor.errors import InputError as InputError
+    from jaxcolor.hints import Hint as Hint
+    from jaxcolor.hints import Hints as Hints
     from jaxcolor.images import GrayImage as GrayImage
     from jaxcolor.images import read_gray as read_gray
     from jaxcolor.images import write_image as write_image
@@ -46,6 +48,8 @@ _HOMES = {
     "CoupledTVProblem": "jaxcolor.coupled_tv.problem",
     "DeepPriorFit": "jaxcolor.deep_prior.fit",
     "GrayImage": "jaxcolor.images",
+    "Hint": "jaxcolor.hints",
+    "Hints": "jaxcolor.hints",
     "InertialForwardBackward": "jaxcolor.coupled_tv.inertial",
     "InputError": "jaxcolor.errors",
     "PrimalDual": "jaxcolor.coupled_tv.primal_dual",

@@ -6,7 +6,7 @@ file → luminance L* → network → distribution of colors → one of the meth
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -22,8 +22,10 @@ from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status
 from jaxcolor.coupled_tv.solve import solve_in_chunks
 from jaxcolor.errors import InputError
+from jaxcolor.hints import Hints, as_hints
 from jaxcolor.images import GrayImage, check_output, write_image
 from jaxcolor.memory import fitting_pixels, require_memory
+from jaxcolor.palettes import as_palette
 from jaxcolor.photo import (
     Chroma,
     Clock,
@@ -59,6 +61,8 @@ def colorize(
     output: str | os.PathLike[str] | None = None,
     *,
     weights: CIC | str | os.PathLike[str] | None = None,
+    hints: Hints | str | os.PathLike[str] | None = None,
+    palette: ArrayLike | str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **settings: Any,
@@ -71,6 +75,10 @@ def colorize(
         output: where to write the result, in the format of the suffix; alpha, color profile and bit depth of the
             input are carried over. None writes nothing.
         weights: a :class:`CIC`, a name, or a file; None is the compact network that comes with the package.
+        hints: :class:`Hints`, or a file of them: colors that are kept exactly, and spread to where the photo has no
+            edge. For the method "coupled-tv".
+        palette: colors (a*, b*) ``[P, 2]``, or a file of them (:func:`read_palette`): the only candidates; the
+            network's probabilities are carried over to the nearest of them.
         overwrite: replace an existing output.
         progress: called as ``progress(stage, done, total)``.
         **settings: the fields of :class:`Settings`: ``method``, ``candidates``, ``fidelity``, …
@@ -88,6 +96,9 @@ def colorize(
     ((64, 64, 3), 'coupled-tv')
     """
     chosen = _settings(settings)
+    known, own = as_hints(hints), as_palette(palette)
+    if known is not None and chosen.method != "coupled-tv":
+        raise InputError(f"hints need the method coupled-tv; {chosen.method} solves no problem with constraints")
     clock = Clock()
     with clock("read"):
         gray = as_gray(image)
@@ -99,8 +110,11 @@ def colorize(
     with clock("network"):
         photo = padded_photo(gray.luminance)
         distribution = _predict(net, photo, chosen)
+        if own is not None:
+            distribution = distribution.carried_to(jnp.asarray(own))
     with clock("color"):
-        chroma, details = _METHODS[chosen.method](photo, distribution, chosen, progress)
+        method = _METHODS[chosen.method] if known is None else partial(_coupled_tv, hints=known)
+        chroma, details = method(photo, distribution, chosen, progress)
         rgb, colors, measures = merge(photo, chroma)
     if output is not None:
         with clock("write"):
@@ -135,16 +149,23 @@ def _annealed_mean(
 
 
 def _coupled_tv(
-    photo: Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
+    photo: Photo,
+    distribution: ColorDistribution,
+    settings: Settings,
+    progress: Progress | None,
+    hints: Hints | None = None,
 ) -> tuple[Chroma, dict[str, Any]]:
     problem = CoupledTVProblem.from_distribution(
         photo.luminance,
         distribution,
-        candidates=settings.candidates,
+        candidates=min(settings.candidates, len(distribution.palette)),
         fidelity=settings.fidelity,
         coupling=settings.coupling,
         extent=(photo.height, photo.width),
     )
+    notes: list[str] = []
+    if hints is not None:
+        problem, notes = hints.applied(problem, photo.luminance[: photo.height, : photo.width])
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
     solution: Solution | None = None
@@ -162,7 +183,7 @@ def _coupled_tv(
         before += steps
     assert solution is not None
     parameters = {"fidelity": float(problem.fidelity), "coupling": float(problem.coupling), "candidates": problem.count}
-    return solution.state.chroma, parameters | {"solvers": reports, "status": reports[-1]["status"]}
+    return solution.state.chroma, parameters | {"solvers": reports, "status": reports[-1]["status"], "notes": notes}
 
 
 def _deep_prior(

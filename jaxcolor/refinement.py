@@ -25,6 +25,7 @@ from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution
 from jaxcolor.coupled_tv.solve import solve, solve_in_chunks
 from jaxcolor.errors import InputError
+from jaxcolor.hints import Hints, as_hints
 from jaxcolor.images import GrayImage, check_output, read_color, read_gray, write_image
 from jaxcolor.memory import require_memory
 from jaxcolor.photo import Clock, Photo, Progress, bucket, merge, padded_photo, report_of, solver_report
@@ -66,6 +67,7 @@ def refine(
     strength: float | Array = DEFAULT_STRENGTH,
     align: bool = True,
     steps: int = STEPS,
+    hints: Hints | str | os.PathLike[str] | None = None,
 ) -> Array:
     """The colors of a colored photo, re-drawn on the edges of the gray photo.
 
@@ -77,6 +79,8 @@ def refine(
             λ from 0.05 down to 0.002; below, it moves straight toward the colors as they were.
         align: whether a shift of the colors as a whole, of up to 9 pixels, is found and undone.
         steps: of the primal-dual solver; static.
+        hints: :class:`Hints`, or a file of them: kept exactly, and spread to where the gray photo has no edge. The
+            gray photo's values must be known then, so not traced.
 
     Returns:
         sRGB ``[H, W, 3]`` in [0, 1].
@@ -98,7 +102,7 @@ def refine(
     luminance, rgb = _luminance(gray, colored), _colors(colored)
     height, width = luminance.shape
     chroma = _resized_chroma(rgb, (height, width)).astype(luminance.dtype)
-    restored, _ = _restored(luminance, chroma, strength, (height, width), align, steps, _compiled)
+    restored, _, _ = _restored(luminance, chroma, strength, (height, width), align, steps, _compiled, as_hints(hints))
     lab, _ = scale_chroma(jnp.concatenate([luminance[..., None], restored], -1))
     return jnp.clip(lab_to_srgb(lab), 0, 1)
 
@@ -111,6 +115,7 @@ def refine_photo(
     strength: float = DEFAULT_STRENGTH,
     align: bool = True,
     steps: int = STEPS,
+    hints: Hints | str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Refinement:
@@ -136,7 +141,7 @@ def refine_photo(
         if output is not None:
             check_output(output, overwrite=overwrite, source=image.source)
             check_output(output, overwrite=overwrite, source=colored)
-        rgb = read_color(colored)
+        rgb, given_hints = read_color(colored), as_hints(hints)
         _check_aspect(rgb.shape[:2], image.shape)
         require_memory(image.shape, 2, (bucket(image.shape[0]), bucket(image.shape[1])))
     photo = padded_photo(image.luminance)
@@ -144,8 +149,9 @@ def refine_photo(
     with clock("color"):
         given = _resized_chroma(jnp.asarray(rgb), (photo.height, photo.width), photo.luminance.shape)
         run = partial(_watched, photo=photo, reports=solver_reports, progress=progress, total=steps)
-        chroma, found = _restored(
-            jnp.asarray(photo.luminance), given, strength, (photo.height, photo.width), align, steps, run
+        extent = (photo.height, photo.width)
+        chroma, found, notes = _restored(
+            jnp.asarray(photo.luminance), given, strength, extent, align, steps, run, given_hints
         )
         shown, colors, measures = merge(photo, (chroma[..., 0], chroma[..., 1]))
     if output is not None:
@@ -153,7 +159,11 @@ def refine_photo(
             write_image(output, shown, like=image, overwrite=overwrite)
     details = {"method": "refine", "colored": os.fspath(colored), "strength": strength} | measures
     details |= {name: np.asarray(value).tolist() for name, value in found.items()}
-    details |= {"solvers": solver_reports, "status": solver_reports[-1]["status"] if solver_reports else "left alone"}
+    details |= {
+        "notes": notes,
+        "solvers": solver_reports,
+        "status": solver_reports[-1]["status"] if solver_reports else "left alone",
+    }
     return Refinement(shown, colors, report_of(image, output, details, clock.seconds))
 
 
@@ -165,26 +175,30 @@ def _restored(
     align: bool,
     steps: int,
     run: Callable[..., Solution],
-) -> tuple[Array, dict[str, Array]]:
-    """The refined chroma, and what was found out about the given one."""
-    if isinstance(strength, float) and strength == 0:
-        return chroma, {}
+    hints: Hints | None,
+) -> tuple[Array, dict[str, Array], list[str]]:
+    """The refined chroma, what was found out about the given one, and notes on the hints."""
+    if isinstance(strength, float) and strength == 0 and hints is None:
+        return chroma, {}, []
     height, width = extent
     # Whole pictures are looked at without their padding, whose repeated border has no edges.
     fixed_chroma, fixed_luminance = (jax.lax.stop_gradient(x[:height, :width]) for x in (chroma, luminance))
     shift = estimate_shift(fixed_luminance, fixed_chroma) if align else jnp.zeros(2, jnp.int32)
     placed = moved(chroma, shift, extent)
     deviation = excess_blur(fixed_luminance, jax.lax.stop_gradient(placed[:height, :width]))
-    problem = _problem(luminance, placed, strength, extent)
+    problem, notes = _problem(luminance, placed, strength, extent, hints)
     solution = run(problem, None, steps - steps // 2)
-    residual = placed - blurred(solution.chroma, deviation, extent)
-    sharp = _problem(luminance, solution.chroma + residual, strength, extent)
+    # Next to hints, which no blur has seen, this candidate has no weight.
+    sharp = problem.with_candidate(placed + solution.chroma - blurred(solution.chroma, deviation, extent))
     solution = run(sharp, solution, steps // 2)
     share = jnp.minimum(2 * strength, 1)
-    return chroma + share * (solution.chroma - chroma), {"shift": shift, "blur": deviation}
+    start = chroma if hints is None else jnp.stack(problem.hinted((chroma[..., 0], chroma[..., 1])), -1)
+    return start + share * (solution.chroma - start), {"shift": shift, "blur": deviation}, notes
 
 
-def _problem(luminance: Array, chroma: Array, strength: float | Array, extent: tuple[int, int]) -> CoupledTVProblem:
+def _problem(
+    luminance: Array, chroma: Array, strength: float | Array, extent: tuple[int, int], hints: Hints | None
+) -> tuple[CoupledTVProblem, list[str]]:
     height, width = extent
     # From 0.05 at strength 0.5 to 0.002 at 1, by equal factors.
     fidelity = _FIDELITY * (_LEAST_FIDELITY / _FIDELITY) ** jnp.maximum(2 * strength - 1, 0)
@@ -196,7 +210,8 @@ def _problem(luminance: Array, chroma: Array, strength: float | Array, extent: t
         fidelity=fidelity,
         coupling=_COUPLING,
     )
-    return problem.padded_to(luminance.shape)  # type: ignore[arg-type]
+    padded = problem.padded_to(luminance.shape)  # type: ignore[arg-type]
+    return (padded, []) if hints is None else hints.applied(padded, np.asarray(luminance[:height, :width]))
 
 
 def _compiled(problem: CoupledTVProblem, init: Solution | None, steps: int) -> Solution:

@@ -45,7 +45,7 @@ def error(rgb: np.ndarray, lab: np.ndarray) -> float:
     return float(np.linalg.norm(rgb2lab(np.asarray(rgb))[..., 1:] - lab[..., 1:], axis=-1).mean())
 
 
-@pytest.mark.parametrize(("damage", "left"), [(shifted, 0.15), (blurry, 0.7), (lambda chroma: chroma, None)])
+@pytest.mark.parametrize(("damage", "left"), [(shifted, 0.15), (blurry, 0.8), (lambda chroma: chroma, None)])
 def test_damage_is_undone_and_sound_colors_stay(damage, left) -> None:
     lab = scene()
     given = colored(lab, damage(lab[..., 1:]))
@@ -72,7 +72,8 @@ def test_shift_and_blur_are_recognised() -> None:
 def test_blur_agrees_with_scipy_away_from_the_border() -> None:
     chroma = scene()[..., 1:]
     inside = (slice(16, -16), slice(16, -16))
-    np.testing.assert_allclose(registration.blurred(chroma, 3.0)[inside], ndimage.gaussian_filter(chroma, (3, 3, 0), truncate=9)[inside], atol=1e-3)  # fmt: skip
+    expected = ndimage.gaussian_filter(chroma, (3, 3, 0), truncate=9)
+    np.testing.assert_allclose(registration.blurred(chroma, 3.0)[inside], expected[inside], atol=1e-3)
 
 
 def test_gradient_with_respect_to_the_colored_photo() -> None:

@@ -2,9 +2,10 @@
 
 import argparse
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_outputs, check_report, do_all, plan
+from jaxcolor.cli.jobs import Job, Tell, add_hints, add_outputs, check_report, do_all, plan
 from jaxcolor.cli.parsing import add_settings, settings_of
 
 
@@ -21,6 +22,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--compare", action="store_true", help="also write gray, cic and the result side by side, as NAME-compare.png"
     )
+    add_hints(parser)
+    parser.add_argument("--palette", metavar="FILE", type=Path, help="use these colors only: GIMP .gpl, .json or .png")
     add_settings(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -52,7 +55,16 @@ def _colorize(job: Job, tell: Tell, net: Any, args: argparse.Namespace, settings
     job.target.parent.mkdir(parents=True, exist_ok=True)
     if job.comparison is not None:
         check_output(job.comparison, overwrite=args.force, source=job.source)
-    result = colorize(gray, job.target, weights=net, overwrite=args.force, progress=tell, **settings)
+    result = colorize(
+        gray,
+        job.target,
+        weights=net,
+        hints=args.hints,
+        palette=args.palette,
+        overwrite=args.force,
+        progress=tell,
+        **settings,
+    )
     if job.comparison is not None:
         from jaxcolor.comparison import write_comparison
 

@@ -44,6 +44,16 @@ def add_outputs(parser: argparse.ArgumentParser, mark: str = MARK) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
+def add_hints(parser: argparse.ArgumentParser) -> None:
+    """Add the option of known colors."""
+    parser.add_argument(
+        "--hints",
+        metavar="FILE",
+        type=Path,
+        help="known colors: a PNG of strokes with alpha, or points (x, y, radius, color) as .csv or .json",
+    )
+
+
 def check_report(args: argparse.Namespace) -> None:
     """End the program with code 2 for a report of another format, raise for a place that cannot be written."""
     if args.report is None:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_outputs, check_report, do_all, expand, plan
+from jaxcolor.cli.jobs import Job, Tell, add_hints, add_outputs, check_report, do_all, expand, plan
 from jaxcolor.errors import InputError
 
 MARK = "-refined"
@@ -30,6 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     )
     group.add_argument("--no-align", action="store_true", help="keep the colors where they are, even if shifted")
     group.add_argument("--steps", metavar="N", type=int, default=STEPS, help="of the solver (default: %(default)s)")
+    add_hints(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -98,6 +99,7 @@ def _refine(job: Job, tell: Tell, pairs: dict[Path, Path], args: argparse.Namesp
         strength=args.strength,
         align=not args.no_align,
         steps=args.steps,
+        hints=args.hints,
         overwrite=args.force,
         progress=tell,
     ).report

@@ -41,10 +41,10 @@ class Hints:
     points: discs; a radius below 1 means the one pixel that (x, y) lies in. strokes: RGBA ``[H, W, 4]`` in [0, 1] of
     the photo's size, a hint wherever alpha is at least 1/2; or None.
 
-    >>> hints = Hints([Hint(2, 1, 0, (1.0, 0.0, 0.0))])
+    >>> hints = Hints([Hint(2, 1, 0, (0.6, 0.4, 0.4))])
     >>> colors, held, notes = hints.drawn(np.full((3, 4), 50.0, np.float32))
-    >>> held.sum(), notes
-    (np.int64(1), [])
+    >>> int(held.sum()), notes
+    (1, [])
     """
 
     points: Sequence[Hint] = ()

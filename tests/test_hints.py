@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -133,6 +134,22 @@ def test_hints_that_do_not_fit_the_photo(hints, message) -> None:
 def test_colors_that_no_screen_shows_are_noted() -> None:
     *_, notes = jc.Hints([jc.Hint(1, 1, 0, (0.0, 0.0, 1.0))]).drawn(np.full((4, 4), 90.0, np.float32))
     assert notes == ["hints cannot be displayed at the lightness of 1 pixels and were moved toward gray"]
+
+
+def test_colorize_keeps_hints_and_uses_only_the_palette() -> None:
+    row, column = np.mgrid[:40, :60]
+    photo = (128 + 90 * np.sin(column / 9) * np.cos(row / 7)).astype(np.uint8)
+    own = np.array([[30.0, 10.0], [10.0, 30.0]])
+    net = jc.CIC.init(jax.random.key(0), width=1 / 16)
+    settings = {"weights": net, "resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
+    hints = jc.Hints([jc.Hint(20, 20, 1, (0.45, 0.5, 0.6))])
+    result = jc.colorize(photo, hints=hints, palette=own, **settings)
+    colors, held, _ = hints.drawn(jc.GrayImage.from_array(photo).luminance)
+    np.testing.assert_array_equal(result.chroma[held], colors[held])
+    assert result.report["candidates"] == 3  # two of the palette, and the hint
+    np.testing.assert_array_equal(result.distribution.palette, own)
+    with pytest.raises(jc.InputError, match="hints need the method coupled-tv"):
+        jc.colorize(photo, method="cic", hints=hints)
 
 
 def test_palettes_of_files(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, failed = plan(args.inputs, args.output, args.compare)
     steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
     net = _network(args.weights) if jobs else None
-    work = partial(_colorize, net=net, args=args, settings=settings)
+    work = partial(_colorize, args=args, settings=settings | _own_colors(args) | {"weights": net})
     return do_all(jobs, failed, args, "colorized", steps[settings["method"]], work)
 
 
@@ -46,7 +46,17 @@ def _network(weights: str | None) -> Any:
     return CIC.load(weights)
 
 
-def _colorize(job: Job, tell: Tell, net: Any, args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _own_colors(args: argparse.Namespace) -> dict[str, Any]:
+    """Hints and palette, read once for all photos."""
+    if args.hints is None and args.palette is None:
+        return {}
+    from jaxcolor.hints import as_hints
+    from jaxcolor.palettes import as_palette
+
+    return {"hints": as_hints(args.hints), "palette": as_palette(args.palette)}
+
+
+def _colorize(job: Job, tell: Tell, args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Colorize one photo."""
     from jaxcolor.images import check_output, read_gray
     from jaxcolor.pipeline import colorize
@@ -55,16 +65,7 @@ def _colorize(job: Job, tell: Tell, net: Any, args: argparse.Namespace, settings
     job.target.parent.mkdir(parents=True, exist_ok=True)
     if job.comparison is not None:
         check_output(job.comparison, overwrite=args.force, source=job.source)
-    result = colorize(
-        gray,
-        job.target,
-        weights=net,
-        hints=args.hints,
-        palette=args.palette,
-        overwrite=args.force,
-        progress=tell,
-        **settings,
-    )
+    result = colorize(gray, job.target, overwrite=args.force, progress=tell, **settings)
     if job.comparison is not None:
         from jaxcolor.comparison import write_comparison
 

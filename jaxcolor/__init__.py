@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     from jaxcolor.deep_prior.fit import DeepPriorFit as DeepPriorFit
     from jaxcolor.deep_prior.fit import fit_deep_prior as fit_deep_prior
     from jaxcolor.errors import InputError as InputError
+    from jaxcolor.hints import Hint as Hint
+    from jaxcolor.hints import Hints as Hints
     from jaxcolor.images import GrayImage as GrayImage
     from jaxcolor.images import read_gray as read_gray
     from jaxcolor.images import write_image as write_image
     from jaxcolor.pipeline import ColorizationResult as ColorizationResult
     from jaxcolor.pipeline import colorize as colorize
     from jaxcolor.pipeline import read_out as read_out
+    from jaxcolor.refinement import Refinement as Refinement
+    from jaxcolor.refinement import refine as refine
+    from jaxcolor.refinement import refine_photo as refine_photo
 
 _HOMES = {
     "CIC": "jaxcolor.cic.predict",
@@ -43,9 +48,12 @@ _HOMES = {
     "CoupledTVProblem": "jaxcolor.coupled_tv.problem",
     "DeepPriorFit": "jaxcolor.deep_prior.fit",
     "GrayImage": "jaxcolor.images",
+    "Hint": "jaxcolor.hints",
+    "Hints": "jaxcolor.hints",
     "InertialForwardBackward": "jaxcolor.coupled_tv.inertial",
     "InputError": "jaxcolor.errors",
     "PrimalDual": "jaxcolor.coupled_tv.primal_dual",
+    "Refinement": "jaxcolor.refinement",
     "Solution": "jaxcolor.coupled_tv.solution",
     "Status": "jaxcolor.coupled_tv.solution",
     "StopRule": "jaxcolor.coupled_tv.solution",
@@ -55,6 +63,8 @@ _HOMES = {
     "project_simplex": "jaxcolor.coupled_tv.simplex",
     "read_gray": "jaxcolor.images",
     "read_out": "jaxcolor.pipeline",
+    "refine": "jaxcolor.refinement",
+    "refine_photo": "jaxcolor.refinement",
     "solve": "jaxcolor.coupled_tv.solve",
     "solve_in_chunks": "jaxcolor.coupled_tv.solve",
     "write_image": "jaxcolor.images",

@@ -26,7 +26,7 @@ from jaxcolor.cic.training.data import load_photos
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_state
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
-from jaxcolor.cli import doctor, parsing
+from jaxcolor.cli import doctor, jobs, parsing
 from jaxcolor.cli.main import main
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -418,11 +418,11 @@ def test_bad_weights(tmp_path: Path, tiny: Path, run: Run) -> None:
 def test_whatever_happens_to_one_photo_the_others_are_done(
     tmp_path: Path, cic: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(job: Any, *rest: Any) -> Any:
+    def failing(job: Any, *rest: Any, **named: Any) -> Any:
         errors = {"a": MemoryError(), "b": OSError(28, "No space left on device"), "c": TypeError("what?\nno")}
         if job.source.stem in errors:
             raise errors[job.source.stem]
-        return original(job, *rest)
+        return original(job, *rest, **named)
 
     original = colorize_command._colorize
     monkeypatch.setattr(colorize_command, "_colorize", failing)
@@ -450,7 +450,7 @@ def test_progress_is_for_terminals(tmp_path: Path, fast: list[str], run: Run, mo
     assert parsing.progress_bar_wanted(quiet=False)
     assert not parsing.progress_bar_wanted(quiet=True)
     monkeypatch.undo()
-    monkeypatch.setattr(colorize_command, "progress_bar_wanted", lambda quiet: True)
+    monkeypatch.setattr(jobs, "progress_bar_wanted", lambda quiet: True)
     save(tmp_path / "a.png")
     code, out, err = run("colorize", tmp_path / "a.png", *fast)
     assert (code, len(out)) == (0, 1)

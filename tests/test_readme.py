@@ -37,4 +37,4 @@ def test_program_runs(program, tmp_path, monkeypatch):
 
 def test_there_is_something_to_test():
     assert len(COMMANDS) > 5
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4

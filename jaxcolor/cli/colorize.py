@@ -1,30 +1,12 @@
 """``jaxcolor colorize``: photos, folders and globs in; color photos out."""
 
 import argparse
-import glob
-import os
-import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from jaxcolor.cli.parsing import EXIT_FAILURE, add_settings, one_line, progress_bar_wanted, settings_of
-from jaxcolor.cli.targets import check_target, write_report
-from jaxcolor.errors import InputError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
-MARK = "-color"
-
-
-class Job(NamedTuple):
-    """One photo and where its result goes, and the comparison if one is wanted."""
-
-    source: Path
-    target: Path
-    comparison: Path | None
+from jaxcolor.cli.jobs import Job, Tell, add_hints, add_outputs, check_report, do_all, plan
+from jaxcolor.cli.parsing import add_settings, settings_of
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -35,22 +17,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         description="Colorize gray photos at their own resolution. Of color photos only the lightness is used.",
     )
     parser.add_argument("inputs", metavar="IN", nargs="+", help="a photo, a folder of photos, or a quoted pattern")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        type=Path,
-        help=f"a file or a folder; default: NAME{MARK}.SUFFIX beside a photo, FOLDER{MARK}/ for a folder",
-    )
+    add_outputs(parser)
     parser.add_argument("--weights", metavar="NAME|PATH", help="default: the embedded compact network")
     parser.add_argument(
         "--compare", action="store_true", help="also write gray, cic and the result side by side, as NAME-compare.png"
     )
-    parser.add_argument(
-        "--report", metavar="FILE.json", type=Path, help="timings, energies and measures of every photo"
-    )
-    parser.add_argument("--force", action="store_true", help="replace existing outputs")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    add_hints(parser)
+    parser.add_argument("--palette", metavar="FILE", type=Path, help="use these colors only: GIMP .gpl, .json or .png")
     add_settings(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -58,27 +31,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def run(args: argparse.Namespace) -> int:
     """Colorize every photo; one that fails is reported and the rest are done. Returns 1 if some failed."""
     settings = settings_of(args)
-    if args.report is not None and args.report.suffix.lower() != ".json":
-        args.parser.error(f"the report must be a .json file; got {args.report}")
+    check_report(args)
     jobs, failed = plan(args.inputs, args.output, args.compare)
-    if args.report is not None:
-        check_target(args.report, "the report", "--report", args.force)
-    count = len(jobs) + len(failed)
-    for message in failed.values():
-        print(f"jaxcolor: error: {message}", file=sys.stderr)
+    steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
     net = _network(args.weights) if jobs else None
-    photos: list[dict[str, Any]] = []
-    finished = not jobs
-    try:
-        if jobs:
-            _colorize_all(jobs, net, args, settings, photos, failed)
-            finished = True
-    finally:
-        if args.report is not None:
-            write_report(args.report, {"photos": photos, "failed": failed, "interrupted": not finished})
-    if failed and count > 1:
-        print(f"{len(photos)} of {count} photos colorized, {len(failed)} failed", file=sys.stderr)
-    return EXIT_FAILURE if failed else 0
+    work = partial(_colorize, args=args, settings=settings | _own_colors(args) | {"weights": net})
+    return do_all(jobs, failed, args, "colorized", steps[settings["method"]], work)
 
 
 def _network(weights: str | None) -> Any:
@@ -88,153 +46,28 @@ def _network(weights: str | None) -> Any:
     return CIC.load(weights)
 
 
-def _colorize_all(
-    jobs: list[Job],
-    net: Any,
-    args: argparse.Namespace,
-    settings: dict[str, Any],
-    photos: list[dict[str, Any]],
-    failed: dict[str, str],
-) -> None:
-    """Do the jobs; append a report to ``photos`` or a message to ``failed`` after each."""
-    from tqdm import tqdm
+def _own_colors(args: argparse.Namespace) -> dict[str, Any]:
+    """Hints and palette, read once for all photos."""
+    if args.hints is None and args.palette is None:
+        return {}
+    from jaxcolor.hints import as_hints
+    from jaxcolor.palettes import as_palette
 
-    steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
-    each = steps[settings["method"]]
-    with tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
-        for number, job in enumerate(jobs):
-            bar.set_description(job.source.name)
-            try:
-                photos.append(_colorize(job, net, args, settings, bar, each))
-            except Exception as error:  # whatever it is, the other photos are done
-                failed[str(job.source)] = one_line(error)
-                tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
-            else:
-                if not args.quiet:
-                    tqdm.write(_summary(photos[-1]), file=sys.stdout)
-            bar.update((number + 1) * each - bar.n)
+    return {"hints": as_hints(args.hints), "palette": as_palette(args.palette)}
 
 
-def _colorize(
-    job: Job, net: Any, args: argparse.Namespace, settings: dict[str, Any], bar: "tqdm[Any]", length: int
-) -> dict[str, Any]:
-    """Colorize one photo, which moves the bar by ``length``."""
+def _colorize(job: Job, tell: Tell, args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Colorize one photo."""
     from jaxcolor.images import check_output, read_gray
     from jaxcolor.pipeline import colorize
-
-    start = bar.n
-
-    def tell(stage: str, done: int, total: int) -> None:
-        bar.set_postfix_str(stage, refresh=False)
-        bar.update(start + length * done // total - bar.n)
 
     gray = read_gray(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     if job.comparison is not None:
         check_output(job.comparison, overwrite=args.force, source=job.source)
-    result = colorize(
-        gray,
-        job.target,
-        weights=net,
-        overwrite=args.force,
-        progress=tell,
-        **settings,
-    )
+    result = colorize(gray, job.target, overwrite=args.force, progress=tell, **settings)
     if job.comparison is not None:
         from jaxcolor.comparison import write_comparison
 
         write_comparison(job.comparison, gray, result, overwrite=args.force)
     return result.report
-
-
-def plan(inputs: Sequence[str], output: Path | None, compare: bool = False) -> tuple[list[Job], dict[str, str]]:
-    """Which file goes where, and a message for every input that holds no photo.
-
-    Raises :class:`InputError` when two results would go to one place, or a result to the place of an input.
-    """
-    failed: dict[str, str] = {}
-    sources: dict[Path, tuple[Path, Path | None]] = {}
-    for pattern in inputs:
-        found = _expand(pattern)
-        if not found:
-            failed[pattern] = f"{pattern}: no photo in it; expected files ending in {', '.join(sorted(READABLE))}"
-        for path, root in found:
-            sources.setdefault(_absolute(path), (path, root))
-    into_folder = output is not None and (
-        len(sources) > 1 or any(root for _, root in sources.values()) or output.is_dir() or not output.suffix
-    )
-    if into_folder and output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file, and the results of {', '.join(inputs)} need a folder; give one with -o")
-    jobs: list[Job] = []
-    written: dict[Path, Path] = {}
-    for path, root in sources.values():
-        if output is None:
-            target = _beside(path) if root is None else _sibling(root) / _writable(path.name)
-        else:
-            target = output / _writable(path.name) if into_folder else output
-        comparison = target.with_name(f"{target.stem}-compare.png") if compare else None
-        jobs.append(Job(path, target, comparison))
-        for place in (target, comparison):
-            if place is None:
-                continue
-            key = _absolute(place)
-            if key in written:
-                raise InputError(f"{written[key]} and {path} would both be written to {place}; colorize them apart")
-            if key in sources and sources[key][0] != path:
-                raise InputError(
-                    f"the result of {path} would replace {place}, itself an input; write elsewhere with -o"
-                )
-            written[key] = path
-    return jobs, failed
-
-
-def _expand(pattern: str) -> list[tuple[Path, Path | None]]:
-    """(file, the folder it was found in as a whole, if so) for a file, a folder or a pattern."""
-    path = Path(pattern)
-    if path.is_dir():
-        # Resolved, because the output folder is named after it, also for "." and "..".
-        return [(file, path.resolve()) for file in sorted(path.iterdir()) if _is_photo(file)]
-    if path.exists() or not glob.has_magic(pattern):
-        # A missing file stays in the plan: it fails with its own message, and the others are done.
-        return [(path, None)]
-    found = (Path(name) for name in sorted(glob.glob(pattern, recursive=True)))
-    return [(file, None) for file in found if _is_photo(file)]
-
-
-def _is_photo(path: Path) -> bool:
-    # Dot files: other programs' previews and leftovers.
-    return path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))
-
-
-def _sibling(root: Path) -> Path:
-    if not root.name:
-        raise InputError(f"no folder can be made beside {root}; say with -o where the results go")
-    return root.with_name(root.name + MARK)
-
-
-def _beside(path: Path) -> Path:
-    name = Path(_writable(path.name))
-    return path.with_name(name.stem + MARK + name.suffix)
-
-
-def _writable(name: str) -> str:
-    """The name with a suffix that can be written: GIF holds 256 colors only, so it becomes PNG."""
-    from jaxcolor.images import OUTPUT_SUFFIXES
-
-    path = Path(name)
-    return name if path.suffix.lower() in OUTPUT_SUFFIXES else f"{path.stem}.png"
-
-
-def _summary(report: dict[str, Any]) -> str:
-    seconds = sum(report["seconds"].values())
-    text = (
-        f"{report['input']} → {report['output']}: {report['width']}×{report['height']}, {report['method']}, "
-        f"colorfulness {report['colorfulness']:.1f}, saturation {report['saturation']:.2f}, "
-        f"out of gamut {100 * report['out_of_gamut_share']:.1f} %, {seconds:.1f} s"
-        + "".join(f"; {note}" for note in report["notes"])
-    )
-    return " ".join(text.splitlines())

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcolor.color.palette import soft_encode
 from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
 
@@ -72,6 +73,20 @@ class ColorDistribution:
         """
         weighted = self.probabilities * weights
         return replace(self, probabilities=weighted / weighted.sum(-1, keepdims=True))
+
+    def carried_to(self, palette: jax.Array) -> "ColorDistribution":
+        """The distribution over other colors ``[P, 2]``: each color's probability goes to those nearest to it.
+
+        Shared among up to five of them by Gaussian weights, as in the soft encoding (derived).
+
+        >>> dist = ColorDistribution(jnp.array([[[0.25, 0.75]]]), jnp.array([[0.0, 0.0], [40.0, 20.0]]))
+        >>> dist.carried_to(jnp.array([[50.0, 20.0], [-20.0, 0.0]])).probabilities.round(2).tolist()
+        [[[0.75, 0.25]]]
+        """
+        palette = jnp.asarray(palette, self.palette.dtype)
+        transport = soft_encode(self.palette, palette, min(5, len(palette)))
+        carried = jnp.matmul(self.probabilities, transport, precision=jax.lax.Precision.HIGHEST)
+        return ColorDistribution(carried, palette)
 
     def variance(self) -> jax.Array:
         """Variance of the color ``[h, w]`` in squared Lab units: trace of the covariance."""

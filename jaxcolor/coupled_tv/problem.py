@@ -73,6 +73,7 @@ class CoupledTVProblem:
     fidelity: Array
     coupling: Array
     extent: Extent
+    fixed: tuple[Plane, Plane, Plane] | None
     space: str
 
     def __init__(
@@ -183,8 +184,60 @@ class CoupledTVProblem:
         extrapolated points; colors outside sRGB are handled once, after the solver, without changing L*.
         """
         if self.space == "yuv":
-            return project_yuv(chroma[0], chroma[1], self.luminance)
-        return jnp.clip(chroma[0], -_SAFETY_BOX, _SAFETY_BOX), jnp.clip(chroma[1], -_SAFETY_BOX, _SAFETY_BOX)
+            u, v = project_yuv(chroma[0], chroma[1], self.luminance)
+        else:
+            u, v = (jnp.clip(plane, -_SAFETY_BOX, _SAFETY_BOX) for plane in chroma)
+        if self.fixed is None:
+            return u, v
+        held, fixed_u, fixed_v = self.fixed
+        return jnp.where(held, fixed_u, u), jnp.where(held, fixed_v, v)
+
+    def with_hints(self, colors: ArrayLike, held: ArrayLike, share: ArrayLike) -> "CoupledTVProblem":
+        """The same problem with colors that are known at some pixels and likely around them.
+
+        Args:
+            colors: ``[H, W, 2]``, the hinted colors, in the problem's space; for "yuv" the nearest displayable ones.
+            held: ``[H, W]`` bool. There R(x) is the one color of ``colors``: every iterate has it exactly.
+            share: ``[H, W]`` in [0, 1], what the hinted color weighs as an additional candidate (1 where held).
+
+        Raises :class:`InputError` for wrong shapes. Derived: R(x) stays convex, so every prox stays exact.
+
+        >>> problem = CoupledTVProblem(jnp.zeros((1, 2)), jnp.zeros((1, 2, 1, 2)), jnp.ones((1, 2, 1)))
+        >>> hinted = problem.with_hints(jnp.full((1, 2, 2), 9.0), jnp.array([[True, False]]), jnp.zeros((1, 2)))
+        >>> hinted.count, [plane.tolist() for plane in hinted.project((jnp.ones((1, 2)), jnp.ones((1, 2))))]
+        (2, [[[9.0, 1.0]], [[9.0, 1.0]]])
+        """
+        shape, dtype = self.shape, self.luminance.dtype
+        colors, held, share = jnp.asarray(colors, dtype), jnp.asarray(held, bool), jnp.asarray(share, dtype)
+        if colors.shape != (*shape, 2) or held.shape != shape or share.shape != shape:
+            raise InputError(
+                f"hints need colors {[*shape, 2]}, held {list(shape)} and share {list(shape)}, "
+                f"got {list(colors.shape)}, {list(held.shape)} and {list(share.shape)}"
+            )
+        unhinted = make(CoupledTVProblem, **(vars(self) | {"fixed": None}))
+        u, v = unhinted.project((colors[..., 0], colors[..., 1]))
+        share = jnp.where(held, 1, share)[:, None]
+        added = {
+            "candidate_planes": tuple(
+                jnp.concatenate([planes, plane[:, None]], 1)
+                for planes, plane in zip(self.candidate_planes, (u, v), strict=True)
+            ),
+            "weight_planes": jnp.concatenate([(1 - share) * self.weight_planes, share], 1),
+            "fixed": (held, u, v),
+        }
+        return make(CoupledTVProblem, **(vars(self) | added))
+
+    def with_candidate(self, color: ArrayLike) -> "CoupledTVProblem":
+        """A copy whose first candidate is ``color`` ``[H, W, 2]``."""
+        color = jnp.asarray(color, self.luminance.dtype)
+        planes = tuple(c.at[:, 0].set(color[..., i]) for i, c in enumerate(self.candidate_planes))
+        return make(CoupledTVProblem, **(vars(self) | {"candidate_planes": planes}))
+
+    def hinted(self, chroma: Pair) -> Pair:
+        """``chroma`` with the last candidate blended in by its weight: what hints alone would make of it."""
+        share = self.weight_planes[:, -1]
+        u, v = (plane + share * (c[:, -1] - plane) for plane, c in zip(chroma, self.candidate_planes, strict=True))
+        return self.project((u, v))
 
     def replace(self, **changes: Any) -> "CoupledTVProblem":
         """A copy with another ``fidelity`` or ``coupling``.
@@ -223,6 +276,7 @@ class CoupledTVProblem:
                 "luminance": jnp.pad(self.luminance, (rows, columns)),
                 "candidate_planes": jax.tree.map(pad, self.candidate_planes),
                 "weight_planes": pad(self.weight_planes, 1 / self.count),
+                "fixed": jax.tree.map(lambda plane: jnp.pad(plane, (rows, columns)), self.fixed),
                 "extent": extent,
             },
         )
@@ -245,6 +299,7 @@ def _fill(
     """Set the attributes from what was checked."""
     dtype = luminance.dtype
     problem.luminance, problem.space, problem.extent = luminance, space, extent
+    problem.fixed = None
     problem.candidate_planes, problem.weight_planes = candidates, weights
     problem.fidelity = check_number("fidelity", DEFAULT_FIDELITY[space] if fidelity is None else fidelity, dtype)
     problem.coupling = check_number("coupling", DEFAULT_COUPLING[space] if coupling is None else coupling, dtype)
@@ -281,6 +336,6 @@ def _strongest_planes(
 
 register(
     CoupledTVProblem,
-    ("luminance", "candidate_planes", "weight_planes", "fidelity", "coupling", "extent"),
+    ("luminance", "candidate_planes", "weight_planes", "fidelity", "coupling", "extent", "fixed"),
     static=("space",),
 )

@@ -1,4 +1,4 @@
-"""L* of pixels, in NumPy: the one color conversion that reading a file needs.
+"""L* and sRGB of pixels, in NumPy: the color conversions that reading a file needs.
 
 The constants are those of ``jaxcolor.color.spaces`` (a test compares them); they stand here again because importing
 that module starts JAX, and looking at a file should not.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from jaxcolor.images.profiles import to_linear
+from jaxcolor.images.profiles import to_linear, to_srgb
 
 LUMINANCE_WEIGHTS = (0.212671, 0.715160, 0.072169)
 STRIP_PIXELS = 1 << 19
@@ -49,6 +49,26 @@ def luminance_of(pixels: NDArray[Any], profile: bytes | None = None) -> NDArray[
     return np.clip(result, 0, 100, out=result)
 
 
+def srgb_of(pixels: NDArray[Any], profile: bytes | None = None) -> NDArray[np.float32]:
+    """sRGB ``[H, W, 3]`` in [0, 1] of the same pixels as in :func:`luminance_of`, clipped.
+
+    >>> srgb_of(np.full((1, 1, 1), 255, np.uint8)).tolist()
+    [[[1.0, 1.0, 1.0]]]
+    """
+    height, width, channels = pixels.shape
+    result = np.empty((height, width, 3), np.float32)
+    for rows in strips(height, width):
+        block = pixels[rows]
+        if channels == 1 and (profile is None or profile[16:20] == b"RGB "):
+            block = np.repeat(block, 3, axis=-1)
+        if profile is not None:
+            block = to_srgb(block if block.dtype in (np.uint8, np.uint16) else unit_scale(block), profile)
+        elif channels == 4:
+            block = _without_black(block)
+        result[rows] = unit_scale(block)
+    return np.clip(result, 0, 1, out=result)
+
+
 def unit_scale(pixels: NDArray[Any]) -> NDArray[np.floating[Any]]:
     """Pixels as float in [0, 1]: integers divided by the largest value of their type, float as it is."""
     if pixels.dtype == np.bool_:
@@ -75,14 +95,19 @@ def _relative_luminance(block: NDArray[Any], profile: bytes | None) -> NDArray[n
             block = unit_scale(block).astype(np.float32)
         return to_linear(block, profile) @ np.array(LUMINANCE_WEIGHTS, np.float32)
     if channels == 4:
-        inks = unit_scale(block)
-        block = (1 - inks[..., :3]) * (1 - inks[..., 3:])
+        block = _without_black(block)
     table = _decode_table(block.dtype.name)
     linear = _decode(unit_scale(block)) if table is None else table[block]
     if channels == 1:
         return linear[..., 0]
     red, green, blue = LUMINANCE_WEIGHTS
     return red * linear[..., 0] + green * linear[..., 1] + blue * linear[..., 2]
+
+
+def _without_black(inks: NDArray[Any]) -> NDArray[Any]:
+    """RGB of CMYK by the plain rule."""
+    inks = unit_scale(inks)
+    return (1 - inks[..., :3]) * (1 - inks[..., 3:])
 
 
 @cache

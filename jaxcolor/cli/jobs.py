@@ -1,0 +1,224 @@
+"""What commands on many photos share: which file goes where, and doing one after the other whatever fails."""
+
+import argparse
+import glob
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcolor.cli.parsing import EXIT_FAILURE, one_line, progress_bar_wanted
+from jaxcolor.cli.targets import check_target, write_report
+from jaxcolor.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
+MARK = "-color"
+Tell = Callable[[str, int, int], None]
+
+
+class Job(NamedTuple):
+    """One photo and where its result goes, and the comparison if one is wanted."""
+
+    source: Path
+    target: Path
+    comparison: Path | None
+
+
+def add_outputs(parser: argparse.ArgumentParser, mark: str = MARK) -> None:
+    """Add the options of every such command."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help=f"a file or a folder; default: NAME{mark}.SUFFIX beside a photo, FOLDER{mark}/ for a folder",
+    )
+    parser.add_argument(
+        "--report", metavar="FILE.json", type=Path, help="timings, energies and measures of every photo"
+    )
+    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def add_hints(parser: argparse.ArgumentParser) -> None:
+    """Add the option of known colors."""
+    parser.add_argument(
+        "--hints",
+        metavar="FILE",
+        type=Path,
+        help="known colors: a PNG of strokes with alpha, or points (x, y, radius, color) as .csv or .json",
+    )
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """End the program with code 2 for a report of another format, raise for a place that cannot be written."""
+    if args.report is None:
+        return
+    if args.report.suffix.lower() != ".json":
+        args.parser.error(f"the report must be a .json file; got {args.report}")
+    check_target(args.report, "the report", "--report", args.force)
+
+
+def do_all(
+    jobs: Sequence[Job],
+    failed: dict[str, str],
+    args: argparse.Namespace,
+    done: str,
+    each: int,
+    work: Callable[[Job, Tell], dict[str, Any]],
+) -> int:
+    """Do the jobs, each of ``each`` steps of the progress bar; one that fails is reported and the rest are done.
+
+    ``work(job, tell)`` returns the report of a photo; ``done`` is the verb of the summary. ``failed`` holds a
+    message for every input that is no job. Returns the exit code.
+    """
+    count = len(jobs) + len(failed)
+    for message in failed.values():
+        print(f"jaxcolor: error: {message}", file=sys.stderr)
+    photos: list[dict[str, Any]] = []
+    finished = not jobs
+    try:
+        if jobs:
+            _one_by_one(jobs, args, each, work, photos, failed)
+            finished = True
+    finally:
+        if args.report is not None:
+            write_report(args.report, {"photos": photos, "failed": failed, "interrupted": not finished})
+    if failed and count > 1:
+        print(f"{len(photos)} of {count} photos {done}, {len(failed)} failed", file=sys.stderr)
+    return EXIT_FAILURE if failed else 0
+
+
+def _one_by_one(
+    jobs: Sequence[Job],
+    args: argparse.Namespace,
+    each: int,
+    work: Callable[[Job, Tell], dict[str, Any]],
+    photos: list[dict[str, Any]],
+    failed: dict[str, str],
+) -> None:
+    """Append a report to ``photos`` or a message to ``failed`` after each job."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
+        for number, job in enumerate(jobs):
+            bar.set_description(job.source.name)
+            try:
+                photos.append(work(job, _teller(bar, each)))
+            except Exception as error:  # whatever it is, the other photos are done
+                failed[str(job.source)] = one_line(error)
+                tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
+            else:
+                if not args.quiet:
+                    tqdm.write(_summary(photos[-1]), file=sys.stdout)
+            bar.update((number + 1) * each - bar.n)
+
+
+def _teller(bar: "tqdm[Any]", length: int) -> Tell:
+    """What moves the bar by ``length`` during one photo."""
+    start = bar.n
+
+    def tell(stage: str, done: int, total: int) -> None:
+        bar.set_postfix_str(stage, refresh=False)
+        bar.update(start + length * done // total - bar.n)
+
+    return tell
+
+
+def plan(
+    inputs: Sequence[str], output: Path | None, compare: bool = False, mark: str = MARK
+) -> tuple[list[Job], dict[str, str]]:
+    """Which file goes where, and a message for every input that holds no photo; ``mark`` is added to default names.
+
+    Raises :class:`InputError` when two results would go to one place, or a result to the place of an input.
+    """
+    failed: dict[str, str] = {}
+    sources: dict[Path, tuple[Path, Path | None]] = {}
+    for pattern in inputs:
+        found = expand(pattern)
+        if not found:
+            failed[pattern] = f"{pattern}: no photo in it; expected files ending in {', '.join(sorted(READABLE))}"
+        for path, root in found:
+            sources.setdefault(_absolute(path), (path, root))
+    into_folder = output is not None and (
+        len(sources) > 1 or any(root for _, root in sources.values()) or output.is_dir() or not output.suffix
+    )
+    if into_folder and output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file, and the results of {', '.join(inputs)} need a folder; give one with -o")
+    jobs: list[Job] = []
+    written: dict[Path, Path] = {}
+    for path, root in sources.values():
+        if output is None:
+            target = _beside(path, mark) if root is None else _sibling(root, mark) / _writable(path.name)
+        else:
+            target = output / _writable(path.name) if into_folder else output
+        comparison = target.with_name(f"{target.stem}-compare.png") if compare else None
+        jobs.append(Job(path, target, comparison))
+        for place in (target, comparison):
+            if place is None:
+                continue
+            key = _absolute(place)
+            if key in written:
+                raise InputError(f"{written[key]} and {path} would both be written to {place}; do them apart")
+            if key in sources and sources[key][0] != path:
+                raise InputError(
+                    f"the result of {path} would replace {place}, itself an input; write elsewhere with -o"
+                )
+            written[key] = path
+    return jobs, failed
+
+
+def expand(pattern: str) -> list[tuple[Path, Path | None]]:
+    """(file, the folder it was found in as a whole, if so) for a file, a folder or a pattern."""
+    path = Path(pattern)
+    if path.is_dir():
+        # Resolved, because the output folder is named after it, also for "." and "..".
+        return [(file, path.resolve()) for file in sorted(path.iterdir()) if _is_photo(file)]
+    if path.exists() or not glob.has_magic(pattern):
+        # A missing file stays in the plan: it fails with its own message, and the others are done.
+        return [(path, None)]
+    found = (Path(name) for name in sorted(glob.glob(pattern, recursive=True)))
+    return [(file, None) for file in found if _is_photo(file)]
+
+
+def _is_photo(path: Path) -> bool:
+    # Dot files: other programs' previews and leftovers.
+    return path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _sibling(root: Path, mark: str) -> Path:
+    if not root.name:
+        raise InputError(f"no folder can be made beside {root}; say with -o where the results go")
+    return root.with_name(root.name + mark)
+
+
+def _beside(path: Path, mark: str) -> Path:
+    name = Path(_writable(path.name))
+    return path.with_name(name.stem + mark + name.suffix)
+
+
+def _writable(name: str) -> str:
+    """The name with a suffix that can be written: GIF holds 256 colors only, so it becomes PNG."""
+    from jaxcolor.images import OUTPUT_SUFFIXES
+
+    path = Path(name)
+    return name if path.suffix.lower() in OUTPUT_SUFFIXES else f"{path.stem}.png"
+
+
+def _summary(report: dict[str, Any]) -> str:
+    seconds = sum(report["seconds"].values())
+    text = (
+        f"{report['input']} → {report['output']}: {report['width']}×{report['height']}, {report['method']}, "
+        f"colorfulness {report['colorfulness']:.1f}, saturation {report['saturation']:.2f}, "
+        f"out of gamut {100 * report['out_of_gamut_share']:.1f} %, {seconds:.1f} s"
+        + "".join(f"; {note}" for note in report["notes"])
+    )
+    return " ".join(text.splitlines())

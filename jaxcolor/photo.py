@@ -1,0 +1,153 @@
+"""What colorizing and refining a photo share: padded planes, the step from chroma to RGB, reports.
+
+Photos are padded to one of a few shapes, so that they share compiled programs.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import jaxcolor
+from jaxcolor import metrics
+from jaxcolor.color.gamut import scale_chroma
+from jaxcolor.color.spaces import lab_to_srgb
+from jaxcolor.coupled_tv.solution import Solution, Status
+from jaxcolor.errors import InputError
+from jaxcolor.images import GrayImage, read_gray
+from jaxcolor.resampling import resample, resampling_matrix
+
+Progress = Callable[[str, int, int], object]
+Chroma = tuple[jax.Array, jax.Array]
+
+
+class Photo(NamedTuple):
+    """A luminance plane padded to a bucket, and the size of the photo in its top left corner."""
+
+    luminance: NDArray[np.float32]
+    height: int
+    width: int
+
+
+def bucket(size: int) -> int:
+    """``size`` rounded up to one of a few lengths, at most 1/16 more, so that photos share compiled programs.
+
+    >>> [bucket(n) for n in (1, 512, 513, 6000)]
+    [32, 512, 544, 6144]
+    """
+    step = max(32, 2 ** (size.bit_length() - 1) // 16)
+    return -(-size // step) * step
+
+
+def padded_photo(luminance: NDArray[np.float32]) -> Photo:
+    """The photo of a luminance ``[H, W]``, its border pixels repeated into the padding."""
+    height, width = luminance.shape
+    border = ((0, bucket(height) - height), (0, bucket(width) - width))
+    return Photo(np.pad(luminance, border, mode="edge"), height, width)
+
+
+def enlarged(chroma: ArrayLike, photo: Photo) -> jax.Array:
+    """Chroma ``[h, w, 2]`` at the size of the photo, bicubic; 0 in its padding."""
+    small = np.asarray(chroma)
+    lengths = zip(small.shape[:2], (photo.height, photo.width), photo.luminance.shape, strict=True)
+    # Transposed padding: here the *results* are padded, with zero rows.
+    rows, columns = (
+        np.pad(resampling_matrix(cells, size), ((0, padded - size), (0, 0))) for cells, size, padded in lengths
+    )
+    return resample(small, rows, columns)
+
+
+def merge(photo: Photo, chroma: Chroma) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, float]]:
+    """RGB ``[H, W, 3]`` and the chroma ``[H, W, 2]`` as it was, both without padding, and measures of the picture."""
+    rgb, colors, measures = _to_rgb(photo.luminance, chroma, jnp.array([photo.height, photo.width]))
+    inside = (slice(photo.height), slice(photo.width))
+    shown, given = np.asarray(rgb)[inside], np.asarray(colors)[inside]
+    if not np.isfinite(given).all():
+        raise InputError("the colors of this photo are not finite; the weights may be damaged")
+    return shown, given, {name: float(value) for name, value in measures.items()}
+
+
+@jax.jit
+def _to_rgb(
+    luminance: jax.Array, chroma: Chroma, extent: jax.Array
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Chroma is scaled into the gamut, which keeps L* and hue; the measures count pixels inside the extent only."""
+    colors = jnp.stack(chroma, -1)
+    lab, scale = scale_chroma(jnp.concatenate([luminance[..., None], colors], -1))
+    rgb = jnp.clip(lab_to_srgb(lab), 0, 1)
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, luminance.shape, axis) for axis in (0, 1))
+    inside = (row < extent[0]) & (column < extent[1])
+    measures = {
+        "out_of_gamut_share": jnp.mean(scale < 1, where=inside),
+        "colorfulness": metrics.colorfulness(rgb, where=inside),
+        "saturation": metrics.saturation(rgb, where=inside),
+    }
+    return rgb, colors, measures
+
+
+def solver_report(solver: Any, solution: Solution) -> dict[str, Any]:
+    """What a solver did, in plain values; raises for a solution that is none, and again for Ctrl-C."""
+    status, name = Status(int(solution.status)), type(solver).__name__
+    if status == Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if status == Status.NON_FINITE:
+        raise InputError(
+            f"{name} met infinite values; lower fidelity or coupling, which are far out of the usual range"
+        )
+    numbers = {field.name: float(getattr(solver, field.name)) for field in fields(solver)}
+    energies = [float(energy) for energy in solution.energies]
+    return {
+        "solver": name,
+        "steps": int(solution.steps),
+        "status": status.message,
+        "energy": {"start": energies[0], "end": energies[-1]},
+        "parameters": numbers,
+    }
+
+
+def as_gray(image: str | os.PathLike[str] | GrayImage | ArrayLike) -> GrayImage:
+    """The gray image of a file or of pixels."""
+    if isinstance(image, GrayImage):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return read_gray(image)
+    return GrayImage.from_array(image)
+
+
+def report_of(
+    gray: GrayImage, output: str | os.PathLike[str] | None, details: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Plain values ready for JSON; the ``notes`` among the details join those of the file."""
+    notes = [*gray.notes, *details.pop("notes", ())]
+    return {
+        "input": None if gray.source is None else str(gray.source),
+        "output": None if output is None else os.fspath(output),
+        "height": gray.shape[0],
+        "width": gray.shape[1],
+        **details,
+        "seconds": seconds,
+        "device": str(jax.devices()[0]),
+        "jax": jax.__version__,
+        "jaxcolor": jaxcolor.__version__,
+        "notes": notes,
+    }
+
+
+class Clock:
+    """Seconds spent in each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 4)

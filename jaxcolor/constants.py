@@ -8,5 +8,5 @@ INPUT_MULTIPLE = 8
 """The network's body works at an eighth of the resolution, so resolutions are multiples of this."""
 ANNEALING_TEMPERATURE = 0.38
 """T of the annealed mean (Zhang et al. 2016, equation 5): between the mean (1) and the mode (0)."""
-REBALANCING = 1.0
+REBALANCING = 0.5
 """Power of the class weights in the methods' colors."""

@@ -8,7 +8,7 @@ from jaxcolor.errors import InputError
 
 METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
-VARIANTS = ("guided", "mouzon2019")
+VARIANTS = ("mouzon2019", "guided")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Settings:
         their class weights, such as the released ones, which have them built in.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
-    variant: of ``"coupled-tv"``: ``"guided"`` lets luminance edges lead the up-sampling of the network's distribution
-        (:mod:`jaxcolor.color.guidance`, derived); ``"mouzon2019"`` interpolates it, as in the paper.
+    variant: of ``"coupled-tv"``: ``"mouzon2019"`` interpolates the network's distribution, as in the paper;
+        ``"guided"`` lets luminance edges lead its up-sampling (:mod:`jaxcolor.color.guidance`, derived).
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
 
     Of ``"deep-prior"`` only:
@@ -44,7 +44,7 @@ class Settings:
     candidates: int = 10
     fidelity: float | None = None
     coupling: float | None = None
-    variant: str = "guided"
+    variant: str = "mouzon2019"
     steps: int = 500
     refinement_steps: int = 25
     preset: str | None = None

@@ -28,7 +28,7 @@ from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
 
-CONFIG = TrainingConfig(width=1 / 32, size=32, batch=8, steps=6, warmup=1, decay=2, learning_rate=0.01)
+CONFIG = TrainingConfig(width=1 / 32, size=32, batch=8, steps=6, warmup=1, decay=2, learning_rate=0.1)
 
 
 def drawn_photo(height: int, width: int, seed: int) -> np.ndarray:

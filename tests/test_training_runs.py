@@ -161,13 +161,22 @@ assert len(placements(3)[0].device_set) == 1
 np.testing.assert_allclose(same, losses, rtol=1e-5)
 # The optimiser holds the gradient, which rounding changes little; the statistics are those of the whole batch.
 pairs = zip(*(jax.tree.leaves((state.optimiser, state.batch_stats)) for state in (two, one)), strict=True)
+largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(one.optimiser))
 for got, want in pairs:
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
-# A first step of Adam is as long as the learning rate in the sign of the gradient: only where that is 0 up to
-# rounding may the parameters differ.
-flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)]) for state in (one, two)]
-off = np.abs(flat[0] - flat[1]) / config.learning_rate
-assert (off > 1e-2).mean() < 1e-3, (off > 1e-2).mean()
+    # The bias of a convolution that is normalised has the gradient 0, and here what rounding leaves of it.
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * max(np.abs(want).max(), 1e-3 * largest))
+# A first step of Adam is as long as its learning rate in the sign of the gradient: where that is 0 up to rounding, as
+# for those biases, the parameters may differ, and by about two steps at most.
+offs = []
+for path, want in jax.tree_util.tree_leaves_with_path(one.params):
+    got = two.params
+    for key in path:
+        got = got[key.key]
+    off = np.abs(got - want) / (0.05 * config.learning_rate)
+    assert off.max() < 2.5, (path, off.max())
+    if path[0].key + "_norm" not in one.params or path[-1].key != "bias":
+        offs.append(off.ravel())
+assert (np.concatenate(offs) > 0.2).mean() < 0.01, (np.concatenate(offs) > 0.2).mean()
 """
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 import jaxcolor as jc
 from benchmarks.timing import machine, measure
-from benchmarks.truth import photo
+from benchmarks.truth import photo, photo_files
 from jaxcolor.color.spaces import srgb_to_lab
 from jaxcolor.deep_prior import PRESETS, Preset, fit_deep_prior
 
@@ -39,8 +39,7 @@ def main() -> None:
     parser.add_argument("--no-steps", action="store_true", help="leave the first table out")
     args = parser.parse_args()
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
-    files = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    chosen = [files[int(i)] for i in np.linspace(0, len(files) - 1, args.number)]
+    chosen = photo_files(args.photos, args.number)
     net = jc.CIC.load(args.weights)
     for name in () if args.no_steps else args.presets:
         print_step(name, PRESETS[name], args.size)
@@ -90,7 +89,7 @@ def _flat(size: int) -> jc.ColorDistribution:
 
 def print_curves(lab: np.ndarray, net: jc.CIC, presets: list[str], steps: int | None) -> None:
     """The loss and its parts against seconds, compilation apart."""
-    distribution = net.predict(lab[..., 0])
+    distribution = net.rebalanced(net.predict(lab[..., 0]))
     for name in presets:
         preset = PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
         guide = _guide(lab, distribution) if preset.guided else None
@@ -123,7 +122,7 @@ def print_quality(paths: list[Path], net: jc.CIC, args: argparse.Namespace) -> N
     for path in paths:
         lab = photo(path, args.size)
         gray = jc.GrayImage(np.clip(np.asarray(lab[..., 0]), 0, 100))
-        distribution = net.predict(gray.luminance)
+        distribution = net.rebalanced(net.predict(gray.luminance))
         settings: dict[str, dict[str, Any]] = {"cic": {"method": "cic"}, "coupled-tv": {"method": "coupled-tv"}}
         for name in args.presets:
             settings[f"deep-prior {name}"] = {

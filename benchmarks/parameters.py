@@ -29,14 +29,15 @@ from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, DEFAULT_FIDELITY
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting of the method. ``spread`` 0 is bilinear interpolation of the probabilities, as in the paper."""
+    """One setting of the method. ``spread`` 0 is bilinear interpolation of the probabilities, as in the paper;
+    otherwise luminance leads, and ``difference`` and ``uncertainty`` count too."""
 
     fidelity: float = DEFAULT_FIDELITY["lab"]
     coupling: float = DEFAULT_COUPLING["lab"]
     weight_step: float = float(ctv.PrimalDual().weight_step)
     candidates: int = 10
     temperature: float = 1.0
-    spread: float = float(Guidance().spread)
+    spread: float = 0.0
     difference: float = float(Guidance().difference)
     uncertainty: float = float(Guidance().uncertainty)
     steps: int = 500
@@ -62,7 +63,7 @@ AXES: dict[str, Sequence[float]] = {
     "weight_step": (0.0, 2e-5, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
-    "spread": (0.0, 0.3, 0.6, 0.9),
+    "spread": (0.3, 0.4, 0.6, 0.9),
     "uncertainty": (30.0, 300.0, math.inf),
     "difference": (3.0, 8.0),
     "steps": (100, 1000),

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcolor.cic.training.data import SUFFIXES
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.palette import ab_bins, soft_encode
 from jaxcolor.color.spaces import srgb_to_lab
 from jaxcolor.metrics import edges, near
 
 GRID = 64
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)

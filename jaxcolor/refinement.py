@@ -34,9 +34,10 @@ from jaxcolor.resampling import resample, resampling_matrix
 
 DEFAULT_STRENGTH = 0.5
 STEPS = 100
-# Found on eight 192×240 photos of a training set with six damages, 8 bit (reduced 8 times and brought back, blurred by
-# σ = 4, shifted by 6, JPEG quality 40, reduced and JPEG, blurred by 2 and shifted by 3); ΔE2000 near color edges /
-# everywhere, mean change, worst change of one photo everywhere, and mean ΔE2000 of undamaged photos:
+# Leads, by a script that was not kept. Eight 192×240 photos of a training set with six damages, 8 bit (reduced 8 times
+# and brought back, blurred by σ = 4, shifted by 6, JPEG quality 40, reduced and JPEG, blurred by 2 and shifted by 3);
+# ΔE2000 near color edges / everywhere, mean change, worst change of one photo everywhere, and mean ΔE2000 of undamaged
+# photos:
 #     γ = 240  λ 0.05, no round against blur  -19.5 % / -19.1 %   +3 %    0.37
 #              one round of 50 steps          -25.4 % / -25.0 %   +0 %    0.37    ← the default
 #              three rounds of 25 steps       -26.5 % / -26.0 %   +5 %    0.37

@@ -1,8 +1,11 @@
 """Settings shared by all tests."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Nearly all of the tests' time is compilation. Programs are shared by the processes of a run and kept for the next one.
@@ -14,3 +17,24 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Compilation makes a first example slow; that is no sign of a bad strategy.
 settings.register_profile("jaxcolor", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jaxcolor")
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process; the exit code and the lines of stdout and stderr, C libraries' included."""
+
+    # Not on top: the command line sets the environment that JAX reads.
+    from jaxcolor.cli.main import main
+
+    def run(*arguments: Any) -> tuple[int, list[str], list[str]]:
+        capfd.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capfd.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,13 +27,12 @@ from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_st
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
 from jaxcolor.cli import doctor, jobs, parsing
-from jaxcolor.cli.main import main
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
+from tests.conftest import Run
 from tests.reference import coupled_tv as reference
 
 ADOBE = imagecodecs.cms_profile("adobergb")
-Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,22 +66,6 @@ def random_variables(width: float) -> dict[str, Any]:
             array[:] = 1
     arrays["params/model_out"] = (ab_bins() / 110).astype(np.float32)
     return unflatten_dict(arrays, sep="/")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process; the exit code and the lines of stdout and stderr, C libraries' included."""
-
-    def run(*arguments: Any) -> tuple[int, list[str], list[str]]:
-        capfd.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capfd.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return run
 
 
 @pytest.fixture

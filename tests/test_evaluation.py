@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from jaxcolor import evaluation as evaluation_module
 from jaxcolor.cic.calibration import predict_photo
 from jaxcolor.cic.predict import CIC, Manifest
-from jaxcolor.cli.main import main
 from jaxcolor.errors import InputError
 from jaxcolor.evaluation import evaluate
+from tests.conftest import Run
 from tests.reference import cic as reference
 
 SIDE = 16
-Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 def drawn_photos(count: int) -> list[np.ndarray]:
@@ -128,22 +126,12 @@ def test_photos_of_other_shapes_are_refused(net: CIC, shapes: list[tuple[int, ..
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``jaxcolor evaluate``; the exit code and the lines of stdout and stderr."""
+def evaluated(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``jaxcolor evaluate`` on small squares."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL", "JAX_LOGGING_LEVEL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-
-    def run(*arguments: Any) -> tuple[int, list[str], list[str]]:
-        capfd.readouterr()
-        try:
-            code = main(["evaluate", *map(str, arguments), "--side", str(SIDE)])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capfd.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return run
+    return lambda *arguments: run("evaluate", *arguments, "--side", SIDE)
 
 
 @pytest.fixture
@@ -156,7 +144,7 @@ def folder(tmp_path: Path, net: CIC) -> Path:
     return tmp_path
 
 
-def test_command_writes_what_is_asked_for(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_writes_what_is_asked_for(folder: Path, evaluated: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def read_out(gray: Any, distribution: Any, **settings: Any) -> np.ndarray:
@@ -167,7 +155,7 @@ def test_command_writes_what_is_asked_for(folder: Path, run: Run, monkeypatch: p
     weights = ["--weights", folder / "net.safetensors"]
     targets = ["--json", folder / "e.json", "--sheet", folder / "s.png", "--calibrate", folder / "c.safetensors"]
     options = [*weights, *targets, "--plots", folder / "plots", "--coupled-tv", "--most", 3]
-    code, out, err = run(folder / "photos", *options)
+    code, out, err = evaluated(folder / "photos", *options)
     assert (code, err) == (0, [])
     assert out[0].startswith("3 photos")
     assert asked == ["cic", "cic", "cic", "coupled-tv"] * 3
@@ -184,12 +172,12 @@ def test_command_writes_what_is_asked_for(folder: Path, run: Run, monkeypatch: p
     assert calibrated.manifest["calibration"]["photos"] == 3
     # Half precision stays half precision.
     assert (folder / "c.safetensors").stat().st_size < 1.1 * (folder / "net.safetensors").stat().st_size
-    code, out, err = run(folder / "photos", *weights, *targets)
+    code, out, err = evaluated(folder / "photos", *weights, *targets)
     assert (code, out, len(err)) == (1, [], 1)
     assert "give --force to replace it" in err[0]
 
 
-def test_what_cannot_be_evaluated_is_one_line(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_evaluated_is_one_line(folder: Path, evaluated: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_module, "evaluate", lambda *_: pytest.fail("nothing to evaluate"))
     (folder / "empty").mkdir()
     (folder / "gray").mkdir()
@@ -205,22 +193,22 @@ def test_what_cannot_be_evaluated_is_one_line(folder: Path, run: Run, monkeypatc
         ([folder / "photos", "--weights", "nothing"], 1, "no weights 'nothing'"),
         ([folder / "photos", "--plots", folder / "plots"], 1, "pip install 'jaxcolor[plot]'"),
     ]:
-        got, out, err = run(*arguments)
+        got, out, err = evaluated(*arguments)
         assert (got, out, len(err)) == (code, [], 1), arguments
         assert word in err[0]
-    got, out, err = run(folder / "gray")
+    got, out, err = evaluated(folder / "gray")
     assert (got, out) == (1, [])
     assert "none is readable and in color" in err[-1]
     assert not (folder / "plots").exists()
 
 
-def test_broken_files_are_named_and_the_rest_is_measured(folder: Path, run: Run) -> None:
+def test_broken_files_are_named_and_the_rest_is_measured(folder: Path, evaluated: Run) -> None:
     Image.new("L", (20, 20)).save(folder / "photos" / "gray.png")
     options = [folder / "photos", "--weights", folder / "net.safetensors"]
-    code, out, err = run(*options)
+    code, out, err = evaluated(*options)
     assert (code, [line.split(":")[0] for line in err]) == (0, ["left out"])
     (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xffjunk")
-    code, out, err = run(*options)
+    code, out, err = evaluated(*options)
     assert (code, len(err)) == (1, 2)
     assert any("broken.jpg" in line for line in err)
     assert out[0].startswith("5 photos")

@@ -84,7 +84,7 @@ def test_parameters_have_an_option_each():
     from benchmarks.parameters import Choice
 
     assert Choice().changes() == "defaults"
-    assert Choice(fidelity=0.5, spread=0.0).changes() == "fidelity 0.5, spread 0"
+    assert Choice(fidelity=0.5, spread=0.3).changes() == "fidelity 0.5, spread 0.3"
 
 
 def test_help_names_every_column():

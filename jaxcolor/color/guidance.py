@@ -16,11 +16,12 @@ _REACH = 2
 _FLOOR = 1e-8
 
 
-# ``python -m benchmarks.parameters FOLDER --number 8 --steps 200 --axes uncertainty``, and the same for other axes, on
-# training photos (192², 24×24 cells); ΔE2000 within 4 pixels of color edges / everywhere, of the photos chosen on:
+# ``python -m benchmarks.parameters FOLDER --number 8 --steps 200 --spread 0.4 --axes uncertainty``, and the same for
+# other axes, on training photos (192², 24×24 cells); ΔE2000 within 4 pixels of color edges / everywhere, of the photos
+# chosen on:
 #                                    clean             degraded
 #     bicubic                        4.323 / 2.649     7.185 / 5.311
-#     defaults, λ = 0.01             4.148 / 2.713     6.768 / 4.792
+#     these, λ = 0.01                4.148 / 2.713     6.768 / 4.792
 #     uncertainty  30                4.252 / 2.809     6.664 / 4.710
 #     uncertainty 300                4.121 / 2.685     6.839 / 4.850
 #     uncertainty  ∞                 4.109 / 2.672     6.894 / 4.895
@@ -30,7 +31,7 @@ _FLOOR = 1e-8
 #     λ = 0.05                       4.164 / 2.697     6.902 / 4.771
 # and of the other half of the photos:
 #     bicubic                        2.822 / 1.895     5.154 / 4.027
-#     defaults, λ = 0.01             2.919 / 2.006     4.872 / 3.670
+#     these, λ = 0.01                2.919 / 2.006     4.872 / 3.670
 # So it is worth most where the distribution is bad, and costs a little where it is perfect, which no network's is.
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

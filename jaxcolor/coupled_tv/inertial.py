@@ -20,7 +20,7 @@ from jaxcolor.coupled_tv.operators import (
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.trees import Number, Planes, register
-from jaxcolor.coupled_tv.weights import descend, per_candidate, weighted_mean
+from jaxcolor.coupled_tv.weights import descend, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class InertialForwardBackward:
             )
         )
         extrapolated = state.weights + self.weight_inertia * (state.weights - state.previous_weights)
-        amount = per_candidate(self.weight_step * (fidelity / 2))
+        amount = self.weight_step * (fidelity / 2)
         weights = descend(extrapolated, new, problem.candidate_planes, amount, always)
         return InertialState(new, state.chroma, weights, state.weights)
 

@@ -18,7 +18,7 @@ from jaxcolor.coupled_tv.operators import (
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.trees import Number, Plane, Planes, is_number, register
-from jaxcolor.coupled_tv.weights import descend, per_candidate, weighted_mean
+from jaxcolor.coupled_tv.weights import descend, weighted_mean
 from jaxcolor.errors import InputError
 
 
@@ -112,7 +112,7 @@ class PrimalDual:
         tau, fidelity = self.primal_step, problem.fidelity
         always = jnp.asarray(self.dual_step) > 0
         dual = self._ascend(problem, state, always)
-        amount = per_candidate(self.weight_step * (fidelity / 2))
+        amount = self.weight_step * (fidelity / 2)
         weights = descend(state.weights, state.extrapolated, problem.candidate_planes, amount, always)
 
         def proximal(chroma: Pair, dual: tuple[Plane, ...], weights: Planes, candidates: tuple[Planes, Planes]) -> Pair:

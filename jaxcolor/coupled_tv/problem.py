@@ -167,8 +167,8 @@ class CoupledTVProblem:
         """:meth:`energy` of a solver's state, without assembling arrays."""
         tv = coupled_total_variation(self.luminance, chroma, self.coupling, smoothing, self.extent)
         image = inside(self.shape, self.extent)
-        data = total(jnp.where(image, self.fidelity / 2 * spread(chroma, weights, self.candidate_planes), 0))
-        return tv + data
+        data = total(jnp.where(image, spread(chroma, weights, self.candidate_planes), 0))
+        return tv + self.fidelity / 2 * data
 
     def pixels(self) -> Array:
         """Number of pixels of the image, without padding."""

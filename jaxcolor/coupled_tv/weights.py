@@ -37,14 +37,9 @@ def spread(chroma: Pair, weights: Planes, candidates: tuple[Planes, Planes]) -> 
     return _sum_of_products(weights, (u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
 
 
-def per_candidate(amount: Array) -> Array:
-    """A number, or one number per pixel ``[..., H, W]``, in the form that multiplies planes of candidates."""
-    return amount if jnp.ndim(amount) == 0 else amount[..., None, :]
-
-
 @jax.custom_jvp
 def descend(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array) -> Planes:
-    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``, ``amount`` as :func:`per_candidate` gives it.
+    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``.
 
     ``always`` is a true value unknown at compile time, see :func:`computed_once`.
     """

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 import jaxcolor.coupled_tv as ctv
-from benchmarks.timing import Timing, measure
+from benchmarks.timing import Table, Timing, measure
 from jaxcolor.coupled_tv.operators import edge_strength
 from jaxcolor.coupled_tv.simplex import _sorting_network
 
@@ -31,34 +32,129 @@ def instance(size: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return tuple(v.astype(np.float32) for v in (np.clip(luminance, 0, 100), candidates, weights))  # type: ignore[return-value]
 
 
-def compare(size: int, count: int, steps: int, peers: bool) -> tuple[dict[str, Timing], float]:
-    """Seconds per iteration by implementation, and compile time of ``solve`` in seconds."""
+def tables(quick: bool, peers: bool) -> Iterator[Table]:
+    """Iterations over sizes with ten candidates, over candidates at one size; then with fixed weights."""
+    cases = [(64, 4)] if quick else [(s, 10) for s in (128, 256, 512, 1024, 2048)] + [(512, 4), (512, 32)]
+    for size, count in cases:
+        yield iteration(size, count, peers)
+    yield fixed_weights(64 if quick else 256, peers)
+
+
+def iteration(size: int, count: int, peers: bool) -> Table:
+    """Seconds per iteration by implementation; the first call of ``solve``, which compiles, in the title."""
+    steps = max(4, min(200, int(2.5e7 / size**2)))
     luminance, candidates, weights = instance(size, count)
     problem = ctv.CoupledTVProblem(luminance, candidates, weights, LAM, GAMMA)
     runs: dict[str, tuple[Callable[[], object], int]] = {}
     solver = ctv.PrimalDual(SIGMA, TAU, RHO)
     began = time.perf_counter()
     jax.block_until_ready(ctv.solve(problem, solver, steps))
-    compile_time = time.perf_counter() - began
+    first = time.perf_counter() - began
     runs["jaxcolor primal-dual"] = (lambda: jax.block_until_ready(ctv.solve(problem, solver, steps)), steps)
     inertial = ctv.InertialForwardBackward()
     runs["jaxcolor inertial"] = (lambda: jax.block_until_ready(ctv.solve(problem, inertial, steps)), steps)
+    notes = []
     if fused := fused_c(problem, steps):
         runs["fused C"] = (fused, steps)
+    else:
+        notes.append("no C compiler: the bound and the ratios to it are left out")
+    # The peers' minutes at the largest sizes would tell nothing new.
+    if peers and size <= 1024:
+        runs |= _peers(luminance, candidates, weights, notes)
+    title = f"primal-dual iteration, {size}², {count} candidates, float32; first call {first:.1f} s"
+    return Table(title, {name: _each(*run) for name, run in runs.items()}, "fused C", size, notes=notes)
+
+
+def _each(run: Callable[[], object], steps: int) -> Timing:
+    """Of one of the iterations that ``run`` makes."""
+    t = measure(run, 5)
+    return Timing(t.median / steps, t.least / steps, t.most / steps)
+
+
+def _peers(
+    luminance: np.ndarray, candidates: np.ndarray, weights: np.ndarray, notes: list[str]
+) -> dict[str, tuple[Callable[[], object], int]]:
+    runs: dict[str, tuple[Callable[[], object], int]] = {}
+    try:
+        import torch
+    except ImportError:
+        notes.append("PyTorch is not installed: its rows are left out")
+    else:
+        tensors = [torch.from_numpy(v) for v in (luminance, candidates, weights)]
+        runs["PyTorch eager"] = (lambda: textbook(torch, *tensors, steps=3), 3)
+        compiled = torch.compile(textbook, dynamic=False)
+        try:
+            compiled(torch, *tensors, steps=3)
+        except Exception as error:  # no C++ compiler, or a Python that torch.compile does not know
+            notes.append(f"torch.compile does not work here ({type(error).__name__}): its row is left out")
+        else:
+            runs["PyTorch compiled"] = (lambda: compiled(torch, *tensors, steps=3), 3)
+    runs["NumPy"] = (lambda: textbook(np, luminance, candidates, weights, steps=2), 2)
+    return runs
+
+
+def fixed_weights(size: int, peers: bool) -> Table:
+    """An iteration on the convex problem: one candidate, so that the weights stay."""
+    luminance, candidates, weights = instance(size, 10)
+    mean = np.einsum("hwk,hwkc->hwc", weights, candidates)
+    problem = ctv.CoupledTVProblem(luminance, mean[:, :, None], np.ones((size, size, 1)), LAM, GAMMA)
+    solver, steps = ctv.PrimalDual(SIGMA, TAU, 0.0), 50
+    rows = {"jaxcolor": _each(lambda: jax.block_until_ready(ctv.solve(problem, solver, steps)), steps)}
+    notes = []
     if peers:
         try:
-            import torch
+            rows["scico PDHG"] = _each(scico_pdhg(luminance, mean, 20), 20)
         except ImportError:
-            pass
-        else:
-            tensors = [torch.from_numpy(v) for v in (luminance, candidates, weights)]
-            runs["PyTorch eager"] = (lambda: textbook(torch, *tensors, steps=3), 3)
-        runs["NumPy"] = (lambda: textbook(np, luminance, candidates, weights, steps=2), 2)
-    timings = {}
-    for name, (run, inner) in runs.items():
-        t = measure(run, 5)
-        timings[name] = Timing(t.median / inner, t.least / inner, t.most / inner)
-    return timings, compile_time
+            notes.append("scico is not installed: its row is left out")
+    return Table(f"iteration with fixed weights, {size}²", rows, "jaxcolor", notes=notes)
+
+
+def scico_pdhg(luminance: np.ndarray, mean: np.ndarray, steps: int) -> Callable[[], object]:
+    """scico's primal-dual solver: the gradient of luminance is an offset inside the norm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the import
+        import scico.numpy as snp
+        from scico import functional, linop, loss
+        from scico.optimize import PDHG
+
+    def gradient(u: Any) -> Any:
+        right = snp.pad(snp.diff(u, axis=2), ((0, 0), (0, 0), (0, 1)))
+        below = snp.pad(snp.diff(u, axis=1), ((0, 0), (0, 1), (0, 0)))
+        return snp.concatenate([right, below])
+
+    y = snp.array(luminance)[None]
+    offset = GAMMA**0.5 * gradient(y)
+
+    class Coupled(functional.Functional):  # type: ignore[misc]
+        """The norm over all components together of (offset, z): with the offset fixed its prox is a scalar equation,
+        so the offset is a block of variables that the operator maps to zero."""
+
+        has_eval, has_prox = True, True
+
+        def __call__(self, z: Any) -> Any:
+            return snp.sqrt((offset**2).sum(0) + (z[2:] ** 2).sum(0)).sum()
+
+        def prox(self, v: Any, lam: float = 1.0, **_: Any) -> Any:
+            moved = v.at[:2].add(offset)
+            norm = snp.sqrt((moved**2).sum(0, keepdims=True))
+            return (moved * snp.maximum(1 - lam / snp.maximum(norm, 1e-12), 0)).at[:2].add(-offset)
+
+    shape = (2, *luminance.shape)
+    operator = linop.LinearOperator(
+        input_shape=shape,
+        output_shape=(6, *luminance.shape),
+        input_dtype=np.float32,
+        eval_fn=lambda u: snp.concatenate([0 * offset, gradient(u)]),
+        jit=True,
+    )
+    target = snp.array(np.moveaxis(mean, -1, 0))
+    fidelity = loss.SquaredL2Loss(y=target, scale=LAM / 2)
+
+    def run() -> object:
+        solver = PDHG(fidelity, Coupled(), operator, tau=TAU, sigma=SIGMA, x0=target, maxiter=steps)
+        return solver.solve().block_until_ready()
+
+    return run
 
 
 _offsets = itertools.count()

@@ -1,36 +1,54 @@
-"""Solver iterations beside their peers: milliseconds per iteration and ratios to the hand-fused bound."""
+"""How fast jaxcolor is beside its peers and the limit of the machine: one table for each job.
+
+Medians of several repetitions, their spread in brackets, compilation apart, and the ratio to the named row. Peers that
+are not installed are left out and named: PyTorch, scico (``pip install scico``), a C compiler for the bound.
+"""
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 
-from benchmarks.solver import compare
-from benchmarks.timing import machine
+from benchmarks.timing import Table, machine
+
+# The modules that make the tables, and what each measures.
+PARTS = {
+    "solver": "an iteration beside C, PyTorch, NumPy and scico",
+    "energy": "seconds to an energy",
+    "projection": "the projection onto the simplex beside optax's",
+    "networks": "the color network and its training beside PyTorch",
+    "pipeline": "whole processes, memory, a folder",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m benchmarks speed``."""
-    parser.add_argument("--quick", action="store_true", help="one small image, a few seconds")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], help="side lengths of the image")
-    parser.add_argument("--candidates", type=int, default=10, help="candidates per pixel")
-    parser.add_argument("--no-peers", action="store_true", help="leave PyTorch and NumPy out")
-    parser.add_argument("--json", action="store_true", help="one JSON object per size")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="default: all")
+    parser.add_argument("--no-peers", action="store_true", help="leave PyTorch, NumPy, scico and optax out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for machines")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="figures as SVG; needs matplotlib")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print one table for every size."""
-    about = machine()
-    if not options.json:
-        print(", ".join(f"{name} {value}" for name, value in about.items()))
-    for size in [64] if options.quick else options.sizes:
-        steps = max(4, min(200, int(2.5e7 / size**2)))
-        timings, compile_time = compare(size, options.candidates, steps, not options.no_peers)
+    """Print the tables as they come."""
+    about, made = machine(), []
+    print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+    for table in tables(options.only, options.quick, not options.no_peers):
+        print(table, flush=True)
+        made.append(table)
         if options.json:
-            rows = {name: asdict(t) for name, t in timings.items()}
-            print(json.dumps(about | {"size": size, "seconds": rows, "compile_seconds": compile_time}))
-            continue
-        print(f"{size}², {options.candidates} candidates, float32; first call {compile_time:.1f} s")
-        bound = timings.get("fused C")
-        for name, t in timings.items():
-            ratio = f"{t.median / bound.median:6.2f}×" if bound else ""
-            print(f"  {name:22s} {t.median * 1e3:8.2f} ms [{t.least * 1e3:.2f} … {t.most * 1e3:.2f}] {ratio}")
+            content = json.dumps({"machine": about, "tables": [table.plain() for table in made]}, indent=1)
+            options.json.write_text(content)
+    if options.plot:
+        from benchmarks.drawings import draw
+
+        for path in draw(made, options.plot):
+            print(path)
+
+
+def tables(names: list[str], quick: bool, peers: bool) -> Iterator[Table]:
+    """Of the parts with these names, in their order."""
+    for name in names:
+        yield from import_module(f"benchmarks.{name}").tables(quick, peers)

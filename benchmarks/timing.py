@@ -1,4 +1,4 @@
-"""Timing and what to record about the machine."""
+"""Timing, tables of timings, and what to record about the machine."""
 
 import os
 import platform
@@ -6,8 +6,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,39 @@ class Timing:
     median: float
     least: float
     most: float
+
+
+@dataclass
+class Table:
+    """Seconds by name of what does one job; the ratios are those of the medians to the row ``reference``.
+
+    ``size`` is the side of the image, for figures; ``unit`` is that of the printed numbers. ``notes`` say what is
+    missing and why, ``values`` are further numbers of a row.
+    """
+
+    title: str
+    rows: dict[str, Timing]
+    reference: str
+    size: int | None = None
+    unit: str = "ms"
+    notes: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        factor = {"s": 1.0, "ms": 1e3, "µs": 1e6}[self.unit]
+        bound = self.rows.get(self.reference)
+        lines = [self.title]
+        for name, t in self.rows.items():
+            spread = f"[{factor * t.least:.2f} … {factor * t.most:.2f}]"
+            line = f"  {name:30s} {factor * t.median:9.2f} {self.unit} {spread:22s}"
+            line += f"{t.median / bound.median:8.2f}×" if bound else ""
+            line += "".join(f"   {what} {value:.4g}" for what, value in self.values.get(name, {}).items())
+            lines.append(line.rstrip())
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    def plain(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
 
 
 def measure(function: Callable[[], object], repetitions: int = 7) -> Timing:

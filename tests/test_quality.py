@@ -37,16 +37,6 @@ def test_tables_json_and_sheets(folder, capsys):
     assert (folder / "sheets" / "degraded-a.png").exists()
 
 
-def test_options_without_a_name_are_those_of_speed(monkeypatch):
-    from benchmarks import speed
-
-    seen = []
-    monkeypatch.setattr(speed, "run", seen.append)
-    main(["--sizes", "64", "--no-peers"])
-    assert seen[0].sizes == [64]
-    assert seen[0].no_peers
-
-
 def test_every_row_is_a_number_and_the_means_leave_out_what_is_unknown():
     rows = {"x": [dict.fromkeys(quality.COLUMNS, 1.0), {key: float("nan") for key in quality.COLUMNS}]}
     assert all(value == 1 for value in quality.means(rows["x"]).values())

@@ -1,0 +1,110 @@
+"""The color network beside its PyTorch twin: forward pass, the embedded one's prediction, and a step of training."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcolor as jc
+from benchmarks.timing import Table, measure
+from jaxcolor.cic.network import CICNetwork, random_variables
+from jaxcolor.cic.training.loop import TrainingConfig, initial_state, make_step
+from jaxcolor.color.palette import ab_bins
+
+MISSING = "PyTorch is not installed: its rows are left out"
+
+
+def tables(quick: bool, peers: bool) -> Iterator[Table]:
+    """Forward pass at full width, prediction with the embedded weights, training step at a quarter of the width."""
+    yield forward(1 / 16 if quick else 1.0, 64 if quick else 256, peers)
+    yield prediction()
+    yield training(1 / 16 if quick else 0.25, 32 if quick else 128, 4 if quick else 16, peers)
+
+
+def forward(width: float, size: int, peers: bool) -> Table:
+    """One image through the network."""
+    variables = random_variables(jax.random.key(0), width)
+    luminance = np.random.default_rng(0).uniform(0, 100, (1, size, size, 1)).astype(np.float32)
+    run = jax.jit(CICNetwork(width).apply)
+    rows = {"jaxcolor": measure(lambda: jax.block_until_ready(run(variables, luminance)))}
+    notes = []
+    if peers and (twin := _twin(width)) is not None:
+        import torch
+
+        image = torch.from_numpy(luminance).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            rows["PyTorch"] = measure(lambda: twin(image))
+    elif peers:
+        notes.append(MISSING)
+    return Table(f"CIC forward pass, width {width:g}, {size}², float32", rows, "PyTorch", notes=notes)
+
+
+def prediction() -> Table:
+    """From the luminance of a photo to its distribution, with the embedded weights."""
+    net = jc.CIC.load()
+    luminance = np.random.default_rng(0).uniform(0, 100, (512, 512)).astype(np.float32)
+    rows = {"jaxcolor": measure(lambda: jax.block_until_ready(net.predict(luminance).probabilities))}
+    return Table("CIC.predict, embedded weights, a photo of 512²", rows, "jaxcolor")
+
+
+def training(width: float, size: int, batch: int, peers: bool) -> Table:
+    """Loss, gradient and optimiser of one batch.
+
+    The network is normalised at every convolution in both. jaxcolor's optimiser is Muon; PyTorch's here is Adam, which
+    is cheaper, and its loss has dense targets.
+    """
+    config = TrainingConfig(width=width, size=size, batch=batch)
+    photos = np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), np.uint8)
+    step = make_step(config, jnp.ones(len(ab_bins())))
+    state = initial_state(config, jnp.full(len(ab_bins()), 1 / len(ab_bins())))
+
+    def ours() -> None:
+        nonlocal state
+        state, losses = step(state, photos)
+        jax.block_until_ready(losses)
+
+    rows, notes = {"jaxcolor": measure(ours, 5)}, []
+    if peers and (theirs := _torch_training(width, size, batch)) is not None:
+        rows["PyTorch"] = measure(theirs, 5)
+    elif peers:
+        notes.append(MISSING)
+    return Table(f"training step, width {width:g}, {batch} crops of {size}², float32", rows, "PyTorch", notes=notes)
+
+
+def _twin(width: float) -> Any:
+    try:
+        from tests.cic_twin import Twin
+    except ImportError:
+        return None
+    return Twin(width)
+
+
+def _torch_training(width: float, size: int, batch: int) -> Callable[[], None] | None:
+    twin = _twin(width)
+    if twin is None:
+        return None
+    import torch
+    from torch import nn
+
+    def normalised(block: nn.Sequential) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for layer in block:
+            layers.append(layer)
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                layers.append(nn.BatchNorm2d(layer.out_channels))
+        return nn.Sequential(*layers)
+
+    blocks = [normalised(getattr(twin, f"model{number}")) for number in range(1, 9)]
+    network = nn.Sequential(*blocks).train().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    luminance = torch.rand(batch, 1, size, size)
+    targets = torch.softmax(torch.randn(batch, len(ab_bins()), size // 4, size // 4), 1)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(luminance), targets).backward()
+        optimiser.step()
+
+    return step

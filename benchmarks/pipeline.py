@@ -1,0 +1,97 @@
+"""The whole way of a photo: cold and second process, warm process, peak memory, a folder; jaxcolor beside nobody,
+because no other program does the same job."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import jaxcolor as jc
+from benchmarks.timing import Table, Timing, measure
+from jaxcolor.images import read_gray
+
+# Run by a small process, since a process counts the peak of the one that started it as its own.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+seconds = time.perf_counter() - began
+print(json.dumps([code, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+"""
+
+
+def tables(quick: bool, peers: bool) -> Iterator[Table]:
+    """Processes by size of the photo, a warm process, a folder."""
+    settings = ["--steps", "2", "--refinement-steps", "1"] if quick else []
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in (
+            [(64, 64)] if quick else [(256, 256), (512, 512), (1024, 1024), (4000, 3000), (6000, 4000)]
+        ):
+            yield processes(Path(folder), width, height, settings)
+        yield warm(64 if quick else 256, 2 if quick else 500)
+        yield of_folder(Path(folder), *((2, 64, 2) if quick else (8, 512, 500)))
+
+
+def photo(folder: Path, width: int, height: int) -> Path:
+    """A gray photo with structure at every scale: a synthetic landscape of summed waves and edges."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    picture = np.zeros((height, width), np.float32)
+    for octave in range(8):
+        a, b, phase = rng.normal(size=3)
+        picture += np.sign(np.sin(2**octave * (a * x + b * y) * 3 + phase)) / (octave + 1)
+    pixels = 127 + 100 * picture / np.abs(picture).max() + rng.normal(0, 3, picture.shape)
+    path = folder / f"{width}x{height}.jpg"
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=92)
+    return path
+
+
+def processes(folder: Path, width: int, height: int, settings: list[str]) -> Table:
+    """The command line on one photo: with an empty compile cache, and again; peak memory beside it."""
+    source, rows, values = photo(folder, width, height), {}, {}
+    command = [sys.executable, "-m", "jaxcolor", "colorize", str(source), "-o", str(folder / "color.jpg"), "--force"]
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("first process", "second process"):
+            launched = [sys.executable, "-c", LAUNCHER, *command, *settings]
+            environment = os.environ | {"JAXCOLOR_CACHE": cache}
+            answer = subprocess.run(launched, env=environment, stdout=subprocess.PIPE, check=True).stdout
+            code, seconds, peak = json.loads(answer)
+            if code:
+                raise SystemExit(f"jaxcolor colorize failed on {source.name}")
+            rows[name] = Timing(seconds, seconds, seconds)
+            values[name] = {"peak GB": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}
+    return Table(f"jaxcolor colorize, {width}×{height}", rows, "second process", unit="s", values=values)
+
+
+def warm(size: int, steps: int) -> Table:
+    """A photo in a process that has done one like it."""
+    with tempfile.TemporaryDirectory() as folder:
+        gray = read_gray(photo(Path(folder), size, size))
+    ways = {"coupled-tv": {"steps": steps}, "cic": {"method": "cic"}}
+    rows = {name: measure(lambda chosen=chosen: jc.colorize(gray, **chosen), 5) for name, chosen in ways.items()}
+    return Table(f"warm process, {size}²", rows, "coupled-tv", unit="s")
+
+
+def of_folder(folder: Path, count: int, size: int, steps: int) -> Table:
+    """Photos one after the other in one process, and where the time goes."""
+    source = photo(folder, size, size)
+    shares: dict[str, list[float]] = {}
+    began = time.perf_counter()
+    for number in range(count + 1):
+        report = jc.colorize(source, folder / f"{number}.png", steps=steps).report
+        if number == 0:  # compiles
+            began = time.perf_counter()
+            continue
+        for stage, seconds in report["seconds"].items():
+            shares.setdefault(stage, []).append(seconds)
+    each = (time.perf_counter() - began) / count
+    rows = {"a photo": Timing(each, each, each)}
+    rows |= {f"  {s}": Timing(float(np.median(v)), min(v), max(v)) for s, v in shares.items()}
+    return Table(f"folder of {count} photos of {size}²: {60 / each:.1f} a minute", rows, "a photo", unit="s")

@@ -6,7 +6,8 @@ parameter after the other around the defaults, on every other photo, and reports
 on the other half. In both the true chroma, averaged on a grid and soft-encoded over the palette, is degraded
 to imitate a network (:mod:`benchmarks.truth`), and must be brought back to full size.
 
-The grid has as many cells as give photos of 512 pixels and 64 cells: one for 8 pixels.
+The grid has as many cells as give photos of 512 pixels and 64 cells: one for ``--cell 8`` pixels. A photo of 2048
+pixels has one for 32.
 """
 
 import argparse
@@ -24,32 +25,44 @@ from benchmarks.truth import SETTINGS, distribution_of, halves, photo, photo_fil
 from jaxcolor import metrics
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.guidance import Guidance
-from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, DEFAULT_FIDELITY
+from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
+from jaxcolor.images import GrayImage
+from jaxcolor.pipeline import chroma_of
 
 
 @dataclass(frozen=True)
 class Choice:
     """One setting of the method. ``spread`` 0 is bilinear interpolation of the probabilities, as in the paper;
-    otherwise luminance leads, and ``difference`` and ``uncertainty`` count too."""
+    otherwise luminance leads, and ``difference`` and ``uncertainty`` count too. ``reduction`` divides the sides of the
+    photo at whose size colors are selected."""
 
-    fidelity: float = DEFAULT_FIDELITY["lab"]
+    fidelity: float = GUIDED_FIDELITY
     coupling: float = DEFAULT_COUPLING["lab"]
     weight_step: float = float(ctv.PrimalDual().weight_step)
     candidates: int = 10
     temperature: float = 1.0
-    spread: float = 0.0
+    spread: float = float(Guidance().spread)
     difference: float = float(Guidance().difference)
     uncertainty: float = float(Guidance().uncertainty)
     steps: int = 500
+    reduction: int = 1
 
     def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
         """What the method makes of a distribution, ``[H, W, 2]``."""
+        if self.reduction > 1:
+            return self._chroma_by_pipeline(luminance, dist)
         guidance = Guidance(self.spread, self.difference, self.uncertainty) if self.spread else None
         sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
         problem = ctv.CoupledTVProblem.from_distribution(
             luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
         )
         return ctv.solve(problem, ctv.PrimalDual(weight_step=self.weight_step), self.steps).chroma
+
+    def _chroma_by_pipeline(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
+        settings = {name: getattr(self, name) for name in ("fidelity", "coupling", "candidates", "steps")}
+        settings["variant"] = "guided" if self.spread else "mouzon2019"
+        side = round(math.sqrt(luminance.size) / self.reduction)
+        return jnp.asarray(chroma_of(GrayImage(luminance), dist, refinement_steps=0, working_side=side, **settings))
 
     def changes(self) -> str:
         """What differs from the defaults."""
@@ -58,15 +71,16 @@ class Choice:
 
 
 AXES: dict[str, Sequence[float]] = {
-    "fidelity": (0.02, 0.05),
+    "fidelity": (0.01, 0.04),
     "coupling": (60.0, 1000.0),
     "weight_step": (0.0, 2e-5, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
-    "spread": (0.3, 0.4, 0.6, 0.9),
+    "spread": (0.0, 0.3, 0.6, 0.9),
     "uncertainty": (30.0, 300.0, math.inf),
     "difference": (3.0, 8.0),
     "steps": (100, 1000),
+    "reduction": (2, 4),
 }
 
 
@@ -83,14 +97,14 @@ def errors(lab: jax.Array, chroma: jax.Array) -> jax.Array:
     return jnp.stack([jnp.mean(difference, where=band), difference.mean(), jnp.linalg.norm(chroma, axis=-1).mean()])
 
 
-def study(files: list[Path], size: int, choices: list[Choice]) -> np.ndarray:
+def study(files: list[Path], size: int, cell: int, choices: list[Choice]) -> np.ndarray:
     """Mean errors ``[choices + 1, settings, 3]`` over photos; the first row is bicubic."""
     rows = []
     for index, path in enumerate(files):
         lab = jnp.asarray(photo(path, size))
         light = np.clip(np.asarray(lab[..., 0]), 0, 100)
         for degradation in SETTINGS.values():
-            dist = distribution_of(np.asarray(lab[..., 1:]), degradation, grid=max(size // 8, 1), seed=index)
+            dist = distribution_of(np.asarray(lab[..., 1:]), degradation, grid=max(size // cell, 1), seed=index)
             rows.append([errors(lab, bicubic(dist, light.shape))])
             rows[-1] += [errors(lab, choice.chroma(light, dist)) for choice in choices]
     return np.asarray(rows).reshape(len(files), len(SETTINGS), len(choices) + 1, 3).mean(0).swapaxes(0, 1)
@@ -121,6 +135,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it the two-region image")
     parser.add_argument("--number", type=int, default=8, help="photos to take, evenly spread over the folder")
     parser.add_argument("--size", type=int, default=192, help="side of the square photos")
+    parser.add_argument("--cell", type=int, default=8, help="pixels along a side of a cell of the grid")
     parser.add_argument("--axes", nargs="*", choices=list(AXES), default=list(AXES), help="parameters to vary")
     for field in fields(Choice):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
@@ -133,12 +148,12 @@ def main() -> None:
     best = [center]
     for axis in options.axes:
         tried = [center, *(replace(center, **{axis: v}) for v in AXES[axis] if v != getattr(center, axis))]
-        values = study(chosen_on, options.size, tried)
+        values = study(chosen_on, options.size, options.cell, tried)
         print_study(f"{axis}, chosen on {len(chosen_on)} photos", ["bicubic", *(c.changes() for c in tried)], values)
         # The least sum of the four errors, each relative to bicubic's.
         best.append(tried[int((values[1:, :, :2] / values[:1, :, :2]).sum((1, 2)).argmin())])
     best = list(dict.fromkeys(best))
-    values = study(reported_on, options.size, best)
+    values = study(reported_on, options.size, options.cell, best)
     print_study(f"reported on {len(reported_on)} photos", ["bicubic", *(c.changes() for c in best)], values)
 
 

@@ -137,7 +137,7 @@ METHODS: dict[str, Method] = {
     "fast bilateral solver": fast_bilateral_solver,
     "coupled-tv": _ours(),
     "coupled-tv inertial": _ours(steps=0, refinement_steps=500),
-    "coupled-tv guided": _ours(variant="guided"),
+    "coupled-tv mouzon2019": _ours(variant="mouzon2019"),
     "deep-prior": _ours(method="deep-prior"),
 }
 # The four that coupled-tv is held against.

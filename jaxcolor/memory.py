@@ -22,13 +22,17 @@ _BYTES_PER_CHANNEL = 450
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-def bytes_needed(pixels: int, candidates: int) -> int:
+def bytes_needed(pixels: float, candidates: int, working_pixels: float = math.inf) -> float:
     """Estimated peak memory of a colorization; ``candidates`` = 0 for the method without a solver.
+
+    A photo of more than ``working_pixels`` has its candidates at that size only, and one of them at its own.
 
     >>> bytes_needed(24_000_000, 10) < 16e9
     True
     """
-    return _BYTES_FIXED + pixels * (_BYTES_WITHOUT_SOLVER + _BYTES_PER_CANDIDATE * candidates)
+    lasting, more = min(candidates, 1), max(candidates - 1, 0)
+    each = _BYTES_WITHOUT_SOLVER + _BYTES_PER_CANDIDATE * lasting
+    return _BYTES_FIXED + pixels * each + min(pixels, working_pixels) * _BYTES_PER_CANDIDATE * more
 
 
 def fitting_pixels(channels: int) -> int:
@@ -51,28 +55,43 @@ def bytes_available() -> int:
     return min([psutil.virtual_memory().available, *_container_limits()])
 
 
-def require_memory(shape: tuple[int, int], candidates: int, padded: tuple[int, int] | None = None) -> None:
+def require_memory(
+    shape: tuple[int, int],
+    candidates: int,
+    padded: tuple[int, int] | None = None,
+    working_pixels: float = math.inf,
+) -> None:
     """Raise :class:`InputError`, naming the size that would fit, if a photo of ``shape`` needs more than there is.
 
-    ``padded`` is the shape that is computed on; None: the photo's own.
+    ``padded`` is the shape that is computed on; None: the photo's own. The rest as for :func:`bytes_needed`.
 
     >>> require_memory((100, 100), 10)
     """
     height, width = shape
-    needed, available = bytes_needed(math.prod(padded or shape), candidates), bytes_available()
+    pixels, available = math.prod(padded or shape), bytes_available()
+    needed = bytes_needed(pixels, candidates, working_pixels)
     if needed <= available:
         return
-    fitting = max(0, available - _BYTES_FIXED) / (needed - _BYTES_FIXED)
-    scale = math.sqrt(fitting)
+    scale = math.sqrt(_fitting(available, candidates, working_pixels) / pixels)
     advice = (
         f"resize it to {max(1, int(width * scale))}×{max(1, int(height * scale))}"
-        if fitting > 0
+        if scale > 0
         else "close other programs"
     )
     raise InputError(
         f"{width}×{height} pixels need about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free; "
         f"{advice}" + (", or use fewer candidates" if candidates > 1 else "")
     )
+
+
+def _fitting(available: int, candidates: int, working_pixels: float) -> float:
+    """Pixels for which :func:`bytes_needed` gives ``available``; 0 if there are none. It is linear but for one bend."""
+    below = bytes_needed(1, candidates) - _BYTES_FIXED
+    fitting = max(0, available - _BYTES_FIXED) / below
+    if fitting <= working_pixels:
+        return fitting
+    beyond = bytes_needed(1, min(candidates, 1)) - _BYTES_FIXED
+    return working_pixels + (available - bytes_needed(working_pixels, candidates)) / beyond
 
 
 def _container_limits() -> list[int]:

@@ -3,6 +3,7 @@
 Photos are padded to one of a few shapes, so that they share compiled programs.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,21 @@ def padded_photo(luminance: NDArray[np.float32]) -> Photo:
     height, width = luminance.shape
     border = ((0, bucket(height) - height), (0, bucket(width) - width))
     return Photo(np.pad(luminance, border, mode="edge"), height, width)
+
+
+def reduced_photo(photo: Photo, pixels: float) -> Photo:
+    """The photo itself if it has at most so many pixels, otherwise at a size that has.
+
+    >>> reduced_photo(padded_photo(np.full((40, 90), 50, np.float32)), 400)[1:]
+    (13, 30)
+    """
+    scale = math.sqrt(pixels / (photo.height * photo.width))
+    if scale >= 1:
+        return photo
+    height, width = (max(1, round(scale * size)) for size in (photo.height, photo.width))
+    lengths = zip((photo.height, photo.width), (height, width), photo.luminance.shape, strict=True)
+    rows, columns = (resampling_matrix(size, new, padded=padded) for size, new, padded in lengths)
+    return padded_photo(np.clip(np.asarray(resample(photo.luminance, rows, columns)), 0, 100))
 
 
 def enlarged(chroma: ArrayLike, photo: Photo) -> jax.Array:

@@ -3,6 +3,7 @@
 file → luminance L* → network → distribution of colors → one of the methods → chroma → gamut → RGB → file
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -37,13 +38,16 @@ from jaxcolor.photo import (
     enlarged,
     merge,
     padded_photo,
+    reduced_photo,
     report_of,
     solver_report,
 )
-from jaxcolor.resampling import resample, resampling_matrix
+from jaxcolor.resampling import resampling_matrix
 from jaxcolor.settings import Settings
 
 _LEAST_WORKING_SIDE = 64
+# Of the solver that brings colors from the working size to full size: a convex problem, begun near its solution.
+LEADING_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +110,9 @@ def colorize(
         if output is not None:
             check_output(output, overwrite=overwrite, source=gray.source)
         net = weights if isinstance(weights, CIC) else _loaded(weights)
-        candidates = {"cic": 0, "coupled-tv": chosen.candidates, "deep-prior": 1}
-        require_memory(gray.shape, candidates[chosen.method], (bucket(gray.shape[0]), bucket(gray.shape[1])))
+        candidates = {"cic": 0, "coupled-tv": chosen.candidates, "deep-prior": 1}[chosen.method]
+        padded = bucket(gray.shape[0]), bucket(gray.shape[1])
+        require_memory(gray.shape, candidates, padded, chosen.working_pixels())
     with clock("network"):
         photo = padded_photo(gray.luminance)
         distribution = _predict(net, photo, chosen)
@@ -164,41 +169,64 @@ def _coupled_tv(
     progress: Progress | None,
     hints: Hints | None = None,
 ) -> tuple[Chroma, dict[str, Any]]:
+    """Candidates are selected at the working size; to full size their colors are led by the photo's edges.
+
+    Hints belong to the last problem, which has the photo's own pixels.
+    """
+    small = reduced_photo(photo, settings.working_pixels())
+    stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
+    total = sum(steps for _, steps in stages)
+    leading = 0 if small is photo else _leading_steps(settings)
     problem = CoupledTVProblem.from_distribution(
-        photo.luminance,
+        small.luminance,
         distribution,
         candidates=min(settings.candidates, len(distribution.palette)),
         fidelity=settings.fidelity,
         coupling=settings.coupling,
-        extent=(photo.height, photo.width),
+        extent=(small.height, small.width),
         guidance=Guidance() if settings.variant == "guided" else None,
     )
     notes: list[str] = []
-    if hints is not None:
+    if hints is not None and small is photo:
         problem, notes = hints.applied(problem, photo.luminance[: photo.height, : photo.width])
-    stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
-    total = sum(steps for _, steps in stages)
+    report: dict[str, Any] = {
+        "variant": settings.variant,
+        "fidelity": float(problem.fidelity),
+        "coupling": float(problem.coupling),
+        "candidates": problem.count,
+        "working_size": [small.height, small.width],
+    }
     solution: Solution | None = None
     reports, before = [], 0
     for solver, steps in stages:
         if steps == 0 and solution is not None:
             continue
-
-        def tell(done: int, energy: float, before: int = before) -> None:
-            if progress is not None:
-                progress("solve", before + done, total)
-
+        tell = _teller(progress, before, total + leading)
         solution = solve_in_chunks(problem, solver, steps=steps, init=solution, progress=tell)
         reports.append(solver_report(solver, solution))
         before += steps
     assert solution is not None
-    parameters: dict[str, Any] = {
-        "variant": settings.variant,
-        "fidelity": float(problem.fidelity),
-        "coupling": float(problem.coupling),
-        "candidates": problem.count,
-    }
-    return solution.state.chroma, parameters | {"solvers": reports, "status": reports[-1]["status"], "notes": notes}
+    chroma = solution.state.chroma
+    if small is not photo:
+        notes.append(f"colors were selected at {small.width}×{small.height} pixels, the working size")
+        inside = (slice(small.height), slice(small.width))
+        selected = np.stack([np.asarray(plane)[inside] for plane in chroma], -1)
+        del problem, solution
+        tell = _teller(progress, total, total + leading)
+        chroma, last, more = _led_by_edges(photo, selected, settings, tell, hints)
+        reports.append(last)
+        notes += more
+    return chroma, report | {"solvers": reports, "status": reports[-1]["status"], "notes": notes}
+
+
+def _teller(progress: Progress | None, before: int, total: int) -> Callable[[int, float], None]:
+    """What tells ``progress`` the steps of one solver among ``total``."""
+
+    def tell(done: int, energy: float) -> None:
+        if progress is not None:
+            progress("solve", before + done, total)
+
+    return tell
 
 
 def _deep_prior(
@@ -214,7 +242,7 @@ def _deep_prior(
     preset = PRESETS[name]
     small, notes = _working_size(photo, settings, preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
-    total = steps + (0 if small is photo else settings.steps)
+    total = steps + (0 if small is photo else _leading_steps(settings))
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:
         if progress is not None:
@@ -250,51 +278,70 @@ def _deep_prior(
     if small is photo:
         return (jnp.asarray(fit.chroma[..., 0]), jnp.asarray(fit.chroma[..., 1])), report
 
-    def tell_more(done: int, energy: float) -> None:
-        if progress is not None:
-            progress("solve", steps + done, total)
-
-    chroma, solver = _led_by_edges(photo, fit.chroma[: small.height, : small.width], settings, tell_more)
+    fitted = fit.chroma[: small.height, : small.width]
+    chroma, solver, _ = _led_by_edges(photo, fitted, settings, _teller(progress, steps, total))
     return chroma, report | {"solvers": [solver]}
 
 
 def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Photo, list[str]]:
-    """The photo at the size at which it is fitted, and what there is to say about that."""
+    """The photo at the size at which the deep prior is fitted, and what there is to say about that."""
     # The padding of photos to shared sizes adds a quarter at this size, rarely more.
     most = fitting_pixels(channels) * 4 // 5
     if most < _LEAST_WORKING_SIDE**2:
         raise InputError("the deep prior needs more memory than is free; close other programs, or use another method")
-    allowed = min(settings.working_side**2, most)
-    scale = (allowed / (photo.height * photo.width)) ** 0.5
-    if scale >= 1:
+    small = reduced_photo(photo, min(settings.working_pixels(), most))
+    if small is photo:
         return photo, []
-    height, width = (max(1, round(scale * size)) for size in (photo.height, photo.width))
-    lengths = zip((photo.height, photo.width), (height, width), photo.luminance.shape, strict=True)
-    rows, columns = (resampling_matrix(size, new, padded=padded) for size, new, padded in lengths)
-    luminance = np.clip(np.asarray(resample(photo.luminance, rows, columns)), 0, 100)
-    why = "as large as memory allows" if allowed < settings.working_side**2 else "the working size"
-    return padded_photo(luminance), [f"the deep prior was fitted at {width}×{height} pixels, {why}"]
+    why = "as large as memory allows" if most < settings.working_pixels() else "the working size"
+    return small, [f"the deep prior was fitted at {small.width}×{small.height} pixels, {why}"]
+
+
+def _leading_steps(settings: Settings) -> int:
+    return min(settings.steps, LEADING_STEPS)
 
 
 def _led_by_edges(
-    photo: Photo, chroma: NDArray[np.float32], settings: Settings, progress: Callable[[int, float], None]
-) -> tuple[Chroma, dict[str, Any]]:
+    photo: Photo,
+    chroma: NDArray[np.float32],
+    settings: Settings,
+    progress: Callable[[int, float], None],
+    hints: Hints | None = None,
+) -> tuple[Chroma, dict[str, Any], list[str]]:
     """Chroma of a smaller picture at full size: the coupled-TV problem whose one candidate is the enlarged chroma.
 
-    With one candidate it is convex, and its color edges move onto those of the full-size luminance.
+    With one candidate it is convex, and its color edges move onto those of the luminance; if the photo is much larger,
+    first at sizes in between. Hints belong to the last problem. Returns the chroma, the report of the last solver, and
+    notes on the hints.
     """
-    inside = (slice(photo.height), slice(photo.width))
-    candidates = enlarged(chroma, photo)[inside][:, :, None]
-    problem = CoupledTVProblem(
-        photo.luminance[inside],
-        candidates,
-        jnp.ones(candidates.shape[:3], candidates.dtype),
-        fidelity=settings.fidelity,
-        coupling=settings.coupling,
-    ).padded_to((photo.luminance.shape[0], photo.luminance.shape[1]))
     solver = PrimalDual()
-    solution = solve_in_chunks(problem, solver, steps=settings.steps, progress=progress)
-    return solution.state.chroma, solver_report(solver, solution)
+    notes: list[str] = []
+    levels = _levels(photo, chroma.shape[0] * chroma.shape[1])
+    for level in levels:
+        inside = (slice(level.height), slice(level.width))
+        candidates = enlarged(chroma, level)[inside][:, :, None]
+        problem = CoupledTVProblem(
+            level.luminance[inside],
+            candidates,
+            jnp.ones(candidates.shape[:3], candidates.dtype),
+            fidelity=settings.fidelity,
+            coupling=settings.coupling,
+        ).padded_to((level.luminance.shape[0], level.luminance.shape[1]))
+        if hints is not None and level is photo:
+            problem, notes = hints.applied(problem, photo.luminance[inside])
+        told = progress if level is photo else None
+        solution = solve_in_chunks(problem, solver, steps=_leading_steps(settings), progress=told)
+        if level is not photo:
+            chroma = np.stack([np.asarray(plane)[inside] for plane in solution.state.chroma], -1)
+    return solution.state.chroma, solver_report(solver, solution), notes
+
+
+def _levels(photo: Photo, pixels: float) -> list[Photo]:
+    """The photo, and before it itself at a quarter, a sixteenth, … of its sides, as long as that has clearly more than
+    ``pixels``: from one to the next colors are enlarged four times at most, or a little more."""
+    levels = [photo]
+    while (quarter := math.prod(levels[0][1:]) / 16) > 1.5 * pixels:
+        levels.insert(0, reduced_photo(levels[0], quarter))
+    return levels
 
 
 _METHODS: dict[str, Callable[..., tuple[Chroma, dict[str, Any]]]] = {

@@ -8,7 +8,10 @@ from jaxcolor.errors import InputError
 
 METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
-VARIANTS = ("mouzon2019", "guided")
+VARIANTS = ("guided", "mouzon2019")
+
+WORKING_SIDE = RESOLUTION
+"""Where colors are selected, if no other size is given: about four pixels for a cell of the network's grid."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,18 @@ class Settings:
         their class weights, such as the released ones, which have them built in.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
-    variant: of ``"coupled-tv"``: ``"mouzon2019"`` interpolates the network's distribution, as in the paper;
-        ``"guided"`` lets luminance edges lead its up-sampling (:mod:`jaxcolor.color.guidance`, derived).
+    variant: of ``"coupled-tv"``: with ``"guided"`` luminance edges lead the up-sampling of the network's distribution
+        (:mod:`jaxcolor.color.guidance`, derived); ``"mouzon2019"`` interpolates it, as in the paper.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
+    working_side: of a photo with more than working_side² pixels the colors are selected (or the deep prior fitted) at
+        that size and brought to full size by the coupled-TV solver, led by the photo's edges. >= 8. None:
+        :data:`WORKING_SIDE`, but for "mouzon2019" the photo's own size, as in the paper.
 
     Of ``"deep-prior"`` only:
 
     preset: "fast", "paper" or "author" (:mod:`jaxcolor.deep_prior.presets`); None: "fast" on CPU, else "paper".
     prior_steps: of Adam, >= 0; None: the preset's. seed: of its noise, >= 0. seeds: independent starts, of which the
     one with the smallest loss is taken, >= 1.
-    working_side: a larger photo is fitted at working_side² pixels; the solver brings its chroma to full size. >= 8.
-
     Raises :class:`InputError` for a value out of range.
     """
 
@@ -44,14 +48,14 @@ class Settings:
     candidates: int = 10
     fidelity: float | None = None
     coupling: float | None = None
-    variant: str = "mouzon2019"
+    variant: str = "guided"
     steps: int = 500
     refinement_steps: int = 25
     preset: str | None = None
     prior_steps: int | None = None
     seed: int = 0
     seeds: int = 1
-    working_side: int = RESOLUTION
+    working_side: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -80,8 +84,16 @@ class Settings:
             or self.prior_steps >= 0,
             f"seed must be at least 0 and less than 2**32; got {self.seed}": 0 <= self.seed < 2**32,
             f"seeds must be at least 1; got {self.seeds}": self.seeds >= 1,
-            f"working_side must be at least 8 pixels; got {self.working_side}": self.working_side >= 8,
+            f"working_side must be at least 8 pixels; got {self.working_side}": (
+                self.working_side is None or self.working_side >= 8
+            ),
         }
         for message, holds in checks.items():
             if not holds:
                 raise InputError(message)
+
+    def working_pixels(self) -> float:
+        """Pixels that the method works on at most."""
+        if self.working_side is None and self.method == "coupled-tv" and self.variant == "mouzon2019":
+            return math.inf
+        return (self.working_side or WORKING_SIDE) ** 2

@@ -1,5 +1,6 @@
 """Photos that do not fit are refused before the work, with a size that would fit."""
 
+import math
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import jaxcolor as jc
 from jaxcolor import memory
 from jaxcolor.memory import bytes_available, bytes_needed, require_memory
+from jaxcolor.settings import WORKING_SIDE
 
 GIGABYTE = 10**9
 
@@ -35,10 +37,13 @@ def test_24_megapixels_fit_into_a_machine_of_24_gigabytes(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("candidates", [0, 1, 10, 313])
 @pytest.mark.parametrize("available", [GIGABYTE, 3 * GIGABYTE, 20 * GIGABYTE])
-def test_the_size_in_the_message_fits(monkeypatch: pytest.MonkeyPatch, candidates: int, available: int) -> None:
+@pytest.mark.parametrize("working", [1000**2, math.inf])
+def test_the_size_in_the_message_fits(
+    monkeypatch: pytest.MonkeyPatch, candidates: int, available: int, working: float
+) -> None:
     monkeypatch.setattr(memory, "bytes_available", lambda: available)
     with pytest.raises(jc.InputError) as caught:
-        require_memory((20_000, 30_000), candidates)
+        require_memory((20_000, 30_000), candidates, working_pixels=working)
     message = str(caught.value)
     assert "\n" not in message
     assert f"{available / 1e9:.1f} GB are free" in message
@@ -46,9 +51,9 @@ def test_the_size_in_the_message_fits(monkeypatch: pytest.MonkeyPatch, candidate
     found = re.search(r"resize it to (\d+)×(\d+)", message)
     assert found is not None
     width, height = map(int, found.groups())
-    require_memory((height, width), candidates)
+    require_memory((height, width), candidates, working_pixels=working)
     with pytest.raises(jc.InputError):
-        require_memory((height + height // 20 + 20, width + width // 20 + 30), candidates)
+        require_memory((height + height // 20 + 20, width + width // 20 + 30), candidates, working_pixels=working)
 
 
 def test_too_little_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +66,7 @@ def test_nothing_is_computed_before_the_refusal(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(memory, "bytes_available", lambda: GIGABYTE)
     monkeypatch.setattr("jaxcolor.pipeline._predict", None)
     gray = jc.GrayImage(np.full((2000, 3000), 50, np.float32))
-    with pytest.raises(jc.InputError, match=r"3000×2000 pixels need about 4\.0 GB .* resize it to \d+×\d+"):
+    with pytest.raises(jc.InputError, match=r"3000×2000 pixels need about 1\.7 GB .* resize it to \d+×\d+"):
         jc.colorize(gray, tmp_path / "a.png", weights=jc.CIC({}))
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +109,8 @@ def test_the_estimate_holds(tmp_path: Path, method: str, candidates: int) -> Non
         command = [sys.executable, "-c", MEASURE, str(height), str(width), method, str(candidates), str(place)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
-    estimates = [bytes_needed(h * w, candidates if method == "coupled-tv" else 0) for h, w in sizes]
+    working = WORKING_SIDE**2
+    estimates = [bytes_needed(h * w, candidates if method == "coupled-tv" else 0, working) for h, w in sizes]
     for peak, estimate in zip(peaks, estimates, strict=True):
         assert peak < estimate
     # A pixel more costs at least half of what is estimated: no photo is refused without need.

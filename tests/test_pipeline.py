@@ -14,8 +14,9 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 import jaxcolor as jc
+from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
-from jaxcolor.pipeline import bucket
+from jaxcolor.pipeline import bucket, chroma_of
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
 
@@ -113,6 +114,37 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):
         jc.colorize(photo(40, 60), weights=net, **settings)
+
+
+def test_large_photos_are_selected_at_the_working_size(net: jc.CIC) -> None:
+    told: list[tuple[str, int, int]] = []
+    settings = FAST | {"working_side": 24}
+    result = jc.colorize(photo(40, 60), weights=net, progress=lambda *news: told.append(news), **settings)
+    assert result.chroma.shape == (40, 60, 2)
+    assert result.report["working_size"] == [20, 29]
+    assert result.report["notes"] == ["colors were selected at 29×20 pixels, the working size"]
+    assert [solver["steps"] for solver in result.report["solvers"]] == [3, 2, 3]
+    assert told == [("solve", done, 8) for done in (3, 5, 8)]
+    hint = jc.Hints([jc.Hint(x=30, y=20, radius=3, color=(0.7, 0.4, 0.4))])
+    hinted = jc.colorize(photo(40, 60), weights=net, hints=hint, **settings)
+    held = hinted.chroma[18:23, 28:33]
+    np.testing.assert_array_equal(held, np.broadcast_to(held[2, 2], held.shape))
+    assert np.abs(held[0, 0] - result.chroma[20, 30]).max() > 3
+    whole = jc.colorize(photo(20, 28), weights=net, **settings)
+    assert whole.report["notes"] == []
+    assert len(whole.report["solvers"]) == 2
+
+
+def test_the_working_size_brings_no_halo_back() -> None:
+    """Two regions, selected at a quarter of the size: at full size every pixel still has its own region's color."""
+    luminance, truth, colors = two_regions(192)
+    degraded = distribution_of(truth, Degradation(blur=1.2, shift=0.7), grid=24)
+    gray, settings = jc.GrayImage(luminance), {"refinement_steps": 0}
+    whole, selected = (chroma_of(gray, degraded, **settings, working_side=side) for side in (192, 48))
+    bicubic = np.asarray(jax.image.resize(degraded.mean(), truth.shape, "cubic"))
+    assert wrong_share(bicubic, truth, colors) > 0.008
+    assert wrong_share(whole, truth, colors) < 0.001
+    assert wrong_share(selected, truth, colors) < 0.001
 
 
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:

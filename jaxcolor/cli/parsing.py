@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from jaxcolor.errors import InputError
-from jaxcolor.settings import METHODS, PRESETS, VARIANTS, Settings
+from jaxcolor.settings import METHODS, PRESETS, VARIANTS, WORKING_SIDE, Settings
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -58,6 +58,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     _add_number(group, "steps", int, "N", "of the primal-dual solver")
     _add_number(group, "refinement_steps", int, "N", "of the inertial solver after it")
+    what = f"larger photos are worked on at this size squared, then led by their edges (default: {WORKING_SIDE})"
+    _add_number(group, "working_side", int, "PIXELS", what)
     _add_number(group, "resolution", int, "PIXELS", "side of what the network sees")
     _add_number(group, "rebalancing", float, "POWER", "of the class weights: 0 likely colors, 1 vivid ones")
     _add_number(group, "temperature", float, "T", "of method cic: 1 cautious, towards 0 vivid")
@@ -66,7 +68,6 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     _add_number(group, "prior_steps", int, "N", "of Adam (default: the preset's)")
     _add_number(group, "seed", int, "N", "of the noise")
     _add_number(group, "seeds", int, "N", "independent starts, of which the best is taken")
-    _add_number(group, "working_side", int, "PIXELS", "larger photos are fitted at this size squared")
 
 
 def _add_number(group: "argparse._ArgumentGroup", name: str, kind: type, metavar: str, what: str) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # 0.62 (bicubic 1.93). Four photos show a direction, not a third digit. With guidance λ was tried again; see there.
 DEFAULT_FIDELITY = {"lab": 0.01, "yuv": 0.01}
 """λ when none is given, by color space; that of YUV is taken over from Lab, not measured."""
+GUIDED_FIDELITY = 0.02
+"""λ when none is given and guidance is: colors that luminance has led already may be believed more."""
 DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}
 """γ when none is given. The luma of YUV spans 255 instead of 100, so γ is smaller by 2.55²."""
 # No palette color and no sRGB color is farther from gray; wider than paper A's range, and never active.
@@ -119,6 +121,8 @@ class CoupledTVProblem:
             raise InputError(f"candidates must be between 1 and {size}, the size of the palette; got {candidates}")
         check_space(space)
         lightness = check_luminance(luminance)
+        if fidelity is None and guidance is not None:
+            fidelity = GUIDED_FIDELITY
         sizes = None if extent is None else (jnp.int32(extent[0]), jnp.int32(extent[1]))
         y, colors, weights = _strongest_planes(lightness, dist, sizes, guidance, candidates, space)
         return _fill(object.__new__(cls), y, colors, weights, fidelity, coupling, space, sizes)

@@ -208,7 +208,6 @@ def _coupled_tv(
     assert solution is not None
     chroma = solution.state.chroma
     if small is not photo:
-        notes.append(f"colors were selected at {small.width}×{small.height} pixels, the working size")
         inside = (slice(small.height), slice(small.width))
         selected = np.stack([np.asarray(plane)[inside] for plane in chroma], -1)
         del problem, solution

@@ -15,6 +15,7 @@ from jaxcolor.color.palette import ab_bins
 from jaxcolor.coupled_tv import Status
 from jaxcolor.deep_prior import PRESETS, Objective, PlateauRule, Preset, SkipNetwork, fit_deep_prior
 from jaxcolor.deep_prior.objective import Data, to_unit
+from jaxcolor.deep_prior.steps import unravel
 from jaxcolor.settings import PRESETS as NAMES
 
 # One shape and one network throughout, because each compiles anew.
@@ -166,9 +167,7 @@ def test_one_step_is_the_step_of_torch(fit: jc.DeepPriorFit):
     rows, columns, y = (torch.from_numpy(np.array(x)) for x in (data.rows, data.columns, data.luminance))
     target = torch.from_numpy(np.array(start.state.target[0]))
     twin, o = Twin(4, 1), Objective()
-    from jaxcolor.deep_prior.fit import _unravel
-
-    tree = _unravel(TINY.network, 32)(start.state.parameters[0])["params"]
+    tree = unravel(TINY.network, 32)(start.state.parameters[0])["params"]
     with torch.no_grad():
         for name, layer in twin.layers().items():
             weight = np.array(tree[name]["kernel" if "kernel" in tree[name] else "scale"])

@@ -8,7 +8,7 @@ from jaxcolor.deep_prior.network import SkipNetwork
 from jaxcolor.deep_prior.objective import Objective
 from jaxcolor.errors import InputError
 
-Start = Literal["mean", "mode"]
+Start = Literal["mean", "mode", "guide"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Preset:
             f"learning_rate must be a positive number; got {self.learning_rate}": 0 < self.learning_rate < math.inf,
             f"steps must be at least 0; got {self.steps}": self.steps >= 0,
             f"decay must be at least 0; got {self.decay}": self.decay >= 0,
-            f"start must be 'mean' or 'mode'; got {self.start!r}": self.start in ("mean", "mode"),
+            f"start must be 'mean' or 'mode'; got {self.start!r}": self.start in ("mean", "mode", "guide"),
             f"assign_from must be at least 1; got {self.assign_from}": self.assign_from >= 1,
             f"assign_every must be at least 1; got {self.assign_every}": self.assign_every >= 1,
         }

@@ -27,6 +27,7 @@ from benchmarks.truth import photo, photo_files
 from jaxcolor.cic.predict import CIC
 from jaxcolor.constants import RESOLUTION
 from jaxcolor.deep_prior import PRESETS, Preset, fit_deep_prior
+from jaxcolor.pipeline import chroma_of
 
 PARTS = ("step", "curve", "colors")
 PEERS = ("cic", "coupled-tv")
@@ -118,7 +119,7 @@ class Scene:
 
     def chroma(self, method: str) -> np.ndarray:
         """What another method makes of it."""
-        return jc.chroma_of(self.gray, self.distribution, method=method)
+        return chroma_of(self.gray, self.distribution, method=method)
 
 
 def print_step(name: str, preset: Preset, size: int) -> dict[str, float | None]:

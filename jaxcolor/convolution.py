@@ -6,7 +6,8 @@ primal is XLA's convolution; only the *tangent* is written in a form whose trans
 
 * in the kernel, as matrix products of pixels' neighborhoods, so that the weight gradient is a sum of matrix products
   (where there are channels enough to make them worth while);
-* in the image, for strided convolutions, as an unstrided one over blocks of ``stride`` by ``stride`` pixels.
+* in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
+  ``stride`` by ``stride`` pixels.
 
 Forward and reverse mode both follow, as does any order of differentiation. Other platforms get XLA's own rules.
 """
@@ -19,6 +20,8 @@ from jax import lax
 
 # With fewer channels on either side, XLA's own weight gradient is the faster one (measured on two cores).
 _CHANNELS_FOR_PRODUCTS = 8
+# With more channels, XLA's own weight gradient of a strided convolution is the faster one.
+_CHANNELS_FOR_BLOCKS = 64
 # So many pixels' neighborhoods stay in the cache (measured for 16 to 128 channels).
 _PIXELS_AT_ONCE = 512
 
@@ -86,6 +89,8 @@ def _convolve_jvp(
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
+        if max(kernel.shape[2:]) <= _CHANNELS_FOR_BLOCKS:
+            along_kernel = along_image
     if stride == 1 and min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
         as_products = partial(_as_products, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)

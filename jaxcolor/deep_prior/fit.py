@@ -189,7 +189,9 @@ class _Loop:
                     state = self._assigned(state)
                 count = self._until_assignment(done, first + steps)
                 rates = [self.preset.rate(step, first + steps) for step in range(done, done + count)]
-                state, parts = self._chunk(state, rates)
+                state, parts = run_chunk(
+                    self.preset.network, self.data, self.preset.objective, state, self.inputs, rates
+                )
                 histories.append(parts)
                 done += count
                 if not np.isfinite(parts[:, -1].sum(-1)).any():
@@ -211,14 +213,6 @@ class _Loop:
         # Against new targets the old losses mean nothing.
         nothing = jnp.full_like(state.best_loss, jnp.inf)
         return replace(state, target=nearest_colors(self.data, pictures), best_loss=nothing)
-
-    def _chunk(self, state: FitState, rates: list[float]) -> tuple[FitState, NDArray[np.float32]]:
-        padded = np.zeros(CHUNK, np.float32)
-        padded[: len(rates)] = rates
-        state, parts = run_chunk(
-            self.preset.network, self.data, self.preset.objective, state, self.inputs, padded, np.int32(len(rates))
-        )
-        return state, np.asarray(parts)[:, : len(rates)]
 
     def _tell(self, done: int, parts: NDArray[np.float32]) -> None:
         if self.progress is not None:

@@ -54,7 +54,7 @@ def run_chunk(
             parts.append(part)
         return state, parts
 
-    if _seeds_apart():
+    if seeds_apart():
         ends = [run(_step_of_one, *one) for one in _apart((state, inputs))]
         return _together([end for end, _ in ends]), np.stack([np.stack(parts) for _, parts in ends])
     state, parts = run(_step_of_all, state, inputs)
@@ -63,12 +63,12 @@ def run_chunk(
 
 def draw(network: SkipNetwork, parameters: Array, inputs: Array) -> Array:
     """The pictures ``[S, H, W, 3]`` of every seed, in the network's units."""
-    if _seeds_apart():
+    if seeds_apart():
         return jnp.stack([_picture_of_one(network, *one) for one in _apart((parameters, inputs))])
     return _picture_of_all(network, parameters, inputs)
 
 
-def _seeds_apart() -> bool:
+def seeds_apart() -> bool:
     """Whether seeds are done one by one: on CPU, where a grouped convolution is slow."""
     return jax.default_backend() == "cpu"
 

@@ -15,7 +15,9 @@ from skimage.color import lab2rgb, rgb2lab
 
 import jaxcolor as jc
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
-from jaxcolor.pipeline import bucket
+from jaxcolor.photo import bucket, enlarged, padded_photo
+from jaxcolor.pipeline import _led_by_edges
+from jaxcolor.settings import Settings
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
 
@@ -113,6 +115,30 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):
         jc.colorize(photo(40, 60), weights=net, **settings)
+
+
+def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> None:
+    """Two regions whose border the small picture blurs: enlarged it is a halo, and the solver takes that away."""
+    side, share = 64, 8
+    row, column = np.mgrid[:side, :side]
+    right = column > side / 2 + 6 * np.sin(row / 9)
+    colors = np.array([[40.0, 20.0], [-30.0, 10.0]], np.float32)
+    full = padded_photo(np.where(right, 70, 35).astype(np.float32))
+    small = colors[right.astype(int)].reshape(side // share, share, side // share, share, 2).mean((1, 3))
+    chroma, report = _led_by_edges(full, small, Settings(steps=200), lambda done, energy: None)
+    assert report["steps"] == 200
+
+    def bleeding(planes: Any) -> tuple[float, float]:
+        shown = np.asarray(planes)[:side, :side]
+        leak = jc.metrics.leak_fraction(shown, *colors, right)
+        return float(leak), float(jc.metrics.edge_width(full.luminance[:side, :side], shown))
+
+    leak, width = bleeding(enlarged(small, full))
+    assert leak > 0.005
+    assert width > 8
+    leak, width = bleeding(np.stack(chroma, -1))
+    assert leak == 0
+    assert width < 1
 
 
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:

@@ -1,11 +1,15 @@
-"""``python -m benchmarks``: ``speed`` of the solvers, which is also what runs without a name, or ``quality``."""
+"""``python -m benchmarks``: ``speed`` of the solvers, which is also what runs without a name, or one of the others."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"speed": "solver iterations beside their peers", "quality": "the halo benchmark: colors against the truth"}
+COMMANDS = {
+    "speed": "solver iterations beside their peers",
+    "quality": "the halo benchmark: colors against the truth",
+    "deep-prior": "the deep prior: seconds a step, loss against time, colors beside other methods",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, what in COMMANDS.items():
         # Only the benchmark that runs is imported; the others need packages that may not be there.
         chosen = given[0] == name
-        module = import_module(f"benchmarks.{name}") if chosen else None
+        module = import_module(f"benchmarks.{name.replace('-', '_')}") if chosen else None
         command = commands.add_parser(name, help=what, description=module.__doc__ if module else what)
         if module is not None:
             module.add_arguments(command)

@@ -1,66 +1,147 @@
 """What the deep prior costs and what it gives, on color photos that the network has not seen.
 
-    python -m benchmarks.deep_prior --photos FOLDER [--number 8] [--size 256] [--presets fast paper] [--prior-steps N]
+Three parts. "step": seconds of a step of Adam beside the same step in PyTorch. "curve": the loss against steps and
+seconds, on the first photo, without compilation. "colors": for every photo the deep prior beside the network alone and
+the solver, from one distribution; gray wins what measures bleeding, so read those columns beside the saturation.
 
-Three tables. The time of a step beside the same step in PyTorch. The loss against time of every preset, on the first
-photo. And for every photo and method, from one distribution: how far the colors bleed, beside how saturated they are,
-since gray does not bleed.
+Losses of two presets can be compared if they have one objective and one target: with --one-loss all are fitted with the
+paper's objective and the distribution's mean color, and keep it. Without, a preset does what it is meant to, and its
+loss falls at each assignment of colors, however good they are. For a grid of other than 64 cells choose --resolution.
 """
 
 import argparse
+import json
 import time
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
+from benchmarks.quality import TRUTH, Rows, measures, table, write_sheet
 from benchmarks.timing import machine, measure
 from benchmarks.truth import photo, photo_files
-from jaxcolor.color.spaces import srgb_to_lab
-from jaxcolor.deep_prior import PRESETS, Preset, fit_deep_prior
+from jaxcolor.cic.predict import CIC
+from jaxcolor.constants import RESOLUTION
+from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
+from jaxcolor.pipeline import chroma_of
 
-MEASURES = ("away from edges", "alignment", "ΔE near edges", "ΔE elsewhere", "saturation", "colorfulness")
-COUPLING = 240.0
+PARTS = ("step", "curve", "colors")
+PEERS = ("cic", "coupled-tv")
+FAST = PRESETS["fast"]
+# The preset "fast" with one choice changed each: what its numbers were chosen among.
+VARIANTS = PRESETS | {
+    "fast, from the mean": replace(FAST, start="mean"),
+    "fast, assigned": replace(FAST, assign_from=40, assign_every=20),
+    "fast, from the mean, assigned": replace(FAST, start="mean", assign_from=40, assign_every=20),
+    "fast, the paper's objective": replace(FAST, objective=Objective()),
+    "fast, the network's luminance": replace(FAST, objective=replace(FAST.objective, photo_in_variation=False)),
+    "fast, unguided": replace(FAST, guided=False, start="mean"),
+    "fast, 8 channels": replace(FAST, network=replace(FAST.network, channels=8)),
+    "fast, 32 channels": replace(FAST, network=replace(FAST.network, channels=32)),
+    "fast, 5 scales": replace(FAST, network=replace(FAST.network, scales=5)),
+    "fast, 60 steps": replace(FAST, steps=60, decay=24),
+    "fast, 300 steps": replace(FAST, steps=300, decay=120),
+    "fast, rate 1e-2": replace(FAST, learning_rate=1e-2),
+    "fast, rate 5e-2": replace(FAST, learning_rate=5e-2),
+    "fast, half the variation": replace(FAST, objective=replace(FAST.objective, variation=1e-6)),
+    "fast, twice the variation": replace(FAST, objective=replace(FAST.objective, variation=4e-6)),
+}
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
+@dataclass(frozen=True)
+class Curve:
+    """The three parts of the loss before each step, the seconds at which the step began, and the seconds in all."""
+
+    parts: list[list[float]]
+    seconds: list[float]
+    end: float
+
+    @property
+    def loss(self) -> np.ndarray:
+        """The whole loss before each step."""
+        return np.sum(self.parts, axis=1)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m benchmarks deep-prior``."""
+    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="color photos")
     parser.add_argument("--number", type=int, default=8, help="photos, evenly spread over the folder")
-    parser.add_argument("--size", type=int, default=256, help="side of the square photos")
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["fast"])
-    parser.add_argument("--prior-steps", type=int, help="of Adam; default: the preset's")
-    parser.add_argument("--weights")
-    parser.add_argument("--no-steps", action="store_true", help="leave the first table out")
-    args = parser.parse_args()
-    print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
-    chosen = photo_files(args.photos, args.number)
-    net = jc.CIC.load(args.weights)
-    for name in () if args.no_steps else args.presets:
-        print_step(name, PRESETS[name], args.size)
-    print_curves(photo(chosen[0], args.size), net, args.presets, args.prior_steps)
-    print_quality(chosen, net, args)
-
-
-def print_step(name: str, preset: Preset, size: int) -> None:
-    """Seconds per step of Adam, here and in PyTorch."""
-    gray, distribution = np.full((size, size), 50, np.float32), _flat(size)
-    first = fit_deep_prior(gray, distribution, preset=preset, steps=1)
-    fewer, more = (
-        measure(lambda n=n: fit_deep_prior(gray, distribution, preset=preset, steps=n, init=first), 3).median
-        for n in (1, 4)
+    parser.add_argument("--size", type=int, default=256, help="side of the central squares")
+    parser.add_argument("--resolution", type=int, default=RESOLUTION, help="side of what the color network sees")
+    parser.add_argument("--presets", nargs="+", choices=list(VARIANTS), default=["fast"], metavar="NAME")
+    parser.add_argument("--prior-steps", type=int, metavar="N", help="of Adam; default: the preset's")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--one-loss", action="store_true", help="curves of the paper's objective, with the mean color as only target"
     )
-    ours = (more - fewer) / 3
-    theirs = _torch_step(preset, size)
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="of every curve")
+    parser.add_argument("--weights", help="of the color network")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves; needs matplotlib")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for machines")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures: one sheet for every photo")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the tables."""
+    files = photo_files(options.photos, options.number)
+    net = CIC.load(options.weights)
+    presets = {name: VARIANTS[name] for name in options.presets}
+    if options.prior_steps is not None:
+        presets = {name: replace(preset, steps=options.prior_steps) for name, preset in presets.items()}
+    result: dict[str, Any] = {"machine": machine(), "size": options.size, "photos": [file.name for file in files]}
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
+    if "step" in options.parts:
+        result["step"] = {name: print_step(name, preset, options.size) for name, preset in presets.items()}
+    if "curve" in options.parts:
+        scene = Scene.of(files[0], net, options)
+        curves = {name: curve(name, scene, preset, options) for name, preset in presets.items()}
+        result["curve"] = {name: asdict(line) for name, line in curves.items()}
+        if options.plot:
+            figure(curves).savefig(options.plot, dpi=120)
+    if "colors" in options.parts:
+        result["colors"] = print_colors(files, net, presets, options)
+    if options.json:
+        options.json.write_text(json.dumps(result))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photo in Lab, its luminance as an image, and what the color network says of it."""
+
+    lab: np.ndarray
+    gray: jc.GrayImage
+    distribution: jc.ColorDistribution
+
+    @classmethod
+    def of(cls, path: Path, net: CIC, options: argparse.Namespace) -> "Scene":
+        """Read a photo."""
+        lab = photo(path, options.size)
+        gray = jc.GrayImage(np.ascontiguousarray(np.clip(lab[..., 0], 0, 100)))
+        return cls(lab, gray, net.rebalanced(net.predict(gray.luminance, options.resolution)))
+
+    def chroma(self, method: str) -> np.ndarray:
+        """What another method makes of it."""
+        return chroma_of(self.gray, self.distribution, method=method)
+
+
+def print_step(name: str, preset: Preset, size: int) -> dict[str, float | None]:
+    """Seconds per step of Adam, here and in PyTorch."""
+    gray, cells = np.full((size, size), 50, np.float32), max(1, size // 4)
+    flat = jc.ColorDistribution(jnp.ones((cells, cells, 1)), jnp.array([[40.0, -20.0]]))
+    first = fit_deep_prior(gray, flat, preset=preset, steps=1)
+    fewer, more = (
+        measure(lambda n=n: fit_deep_prior(gray, flat, preset=preset, steps=n, init=first), 3).median for n in (1, 4)
+    )
+    ours, theirs = (more - fewer) / 3, _torch_step(preset, size)
     print(f"{name}: {size}², {preset.network.channels} channels, {preset.network.scales} scales, float32")
-    print(f"  JAX      {ours:8.3f} s per step")
+    print(f"  JAX      {ours:8.3f} s per step", flush=True)
     if theirs is not None:
         print(f"  PyTorch  {theirs:8.3f} s per step, forward and backward pass without the loss", flush=True)
+    return {"jax": ours, "torch": theirs}
 
 
 def _torch_step(preset: Preset, size: int) -> float | None:
@@ -82,84 +163,93 @@ def _torch_step(preset: Preset, size: int) -> float | None:
     return measure(step, 3).median
 
 
-def _flat(size: int) -> jc.ColorDistribution:
-    cells = max(1, size // 4)
-    return jc.ColorDistribution(jnp.ones((cells, cells, 1)), jnp.array([[40.0, -20.0]]))
+def curve(name: str, scene: Scene, preset: Preset, options: argparse.Namespace) -> Curve:
+    """Fit and print the loss, about twenty lines; the first step, which compiles, is not timed."""
+    if options.one_loss:
+        preset = replace(preset, objective=Objective(), start="mean", assign_from=None)
+    guide = scene.chroma("coupled-tv") if preset.guided else None
+    light, dist = scene.gray.luminance, scene.distribution
+    begin = fit_deep_prior(light, dist, preset=preset, guide=guide, steps=1)
+    marks, start = [(1, 0.0)], time.perf_counter()
+    fit = fit_deep_prior(
+        light,
+        dist,
+        preset=preset,
+        guide=guide,
+        init=begin,
+        steps=preset.steps - 1,
+        time_limit=options.time_limit,
+        progress=lambda done, *parts: marks.append((done, time.perf_counter() - start)),
+    )
+    seconds = np.interp(np.arange(fit.steps), *zip(*marks, strict=True))
+    line = Curve(fit.history.tolist(), seconds.tolist(), marks[-1][1])
+    print(f"{name}: {fit.message()}, {line.end:.1f} s")
+    print(f"{'step':>8}{'seconds':>10}{'loss':>12}{'color':>12}{'luminance':>12}{'variation':>12}")
+    for i in sorted({*range(0, fit.steps, max(1, fit.steps // 20)), fit.steps - 1}):
+        numbers = (line.loss[i], *line.parts[i])
+        print(f"{i:8d}{line.seconds[i]:10.1f}" + "".join(f"{x:12.3e}" for x in numbers), flush=True)
+    return line
 
 
-def print_curves(lab: np.ndarray, net: jc.CIC, presets: list[str], steps: int | None) -> None:
-    """The loss and its parts against seconds, compilation apart."""
-    distribution = net.rebalanced(net.predict(lab[..., 0]))
+def figure(curves: dict[str, Curve]) -> Any:
+    """The loss of every preset against seconds, and with its parts against steps."""
+    from jaxcolor.plots import new_figure
+
+    drawing = new_figure(11, 4.5)
+    by_time, by_step = drawing.subplots(1, 2, sharey=True)
+    for number, (name, line) in enumerate(curves.items()):
+        color = f"C{number}"
+        by_time.plot(line.seconds, line.loss, color=color, linewidth=1, label=name)
+        by_step.plot(line.loss, color=color, linewidth=1, label=f"{name}: loss")
+        for part, style in zip(np.transpose(line.parts), ("dotted", "dashed", "dashdot"), strict=True):
+            by_step.plot(part, color=color, linewidth=0.8, linestyle=style)
+    for style, part in zip(("dotted", "dashed", "dashdot"), ("color", "luminance", "variation"), strict=True):
+        by_step.plot([], color="gray", linestyle=style, label=part)
+    by_time.set(xlabel="seconds", ylabel="loss", yscale="log", xscale="symlog")
+    by_step.set(xlabel="step")
+    for axes in (by_time, by_step):
+        axes.legend()
+        axes.grid(alpha=0.4)
+    return drawing
+
+
+def print_colors(files: Iterable[Path], net: CIC, presets: dict[str, Preset], options: argparse.Namespace) -> Rows:
+    """One line for every photo and method, then the means, and on how many photos a preset bleeds less."""
+    rows: Rows = {}
+    for path in files:
+        scene, pictures = Scene.of(path, net, options), {}
+
+        def add(name: str, chroma: np.ndarray, began: float, scene: Scene = scene, to: Any = pictures) -> None:
+            values, to[name] = measures(scene.lab, chroma, False)
+            rows.setdefault(name, []).append(values | {"seconds": time.perf_counter() - began})
+
+        add(TRUTH, scene.lab[..., 1:], time.perf_counter())
+        for method in PEERS:
+            began = time.perf_counter()
+            add(method, chroma := scene.chroma(method), began)
+        for name, preset in presets.items():
+            began = time.perf_counter()
+            fit = fit_deep_prior(scene.gray.luminance, scene.distribution, preset=preset, guide=chroma)
+            add(name, fit.chroma, began)
+        print(table(path.stem[:20], {name: row[-1:] for name, row in rows.items()}), flush=True)
+        if options.sheets:
+            write_sheet(options.sheets / f"{path.stem}.png", pictures)
+    print(table(f"mean of {len(rows[TRUTH])} photos", rows))
     for name in presets:
-        preset = PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
-        guide = _guide(lab, distribution) if preset.guided else None
-        begin = fit_deep_prior(lab[..., 0], distribution, preset=preset, guide=guide, steps=1)
-        marks, start = [], time.perf_counter()
-
-        def note(done: int, *parts: float, marks: list[Any] = marks, start: float = start) -> None:
-            marks.append((done, time.perf_counter() - start, *parts))
-
-        fit_deep_prior(
-            lab[..., 0], distribution, preset=preset, guide=guide, init=begin, steps=preset.steps - 1, progress=note
-        )
-        print(f"{name}: loss against time\n{'step':>6}{'seconds':>10}{'loss':>12}", end="")
-        print(f"{'color':>12}{'luminance':>12}{'variation':>12}")
-        for done, seconds, *parts in marks[:: max(1, len(marks) // 20)] + marks[-1:]:
-            print(
-                f"{done:6d}{seconds:10.1f}{sum(parts):12.3e}" + "".join(f"{part:12.3e}" for part in parts), flush=True
-            )
+        for peer in PEERS:
+            print(comparison(name, peer, rows))
+    return rows
 
 
-def _guide(lab: np.ndarray, distribution: jc.ColorDistribution) -> jax.Array:
-    problem = jc.CoupledTVProblem.from_distribution(lab[..., 0], distribution)
-    return jc.solve_in_chunks(problem, jc.PrimalDual()).chroma
-
-
-def print_quality(paths: list[Path], net: jc.CIC, args: argparse.Namespace) -> None:
-    """One row for every photo and method, then the means, and on how many photos a method bleeds less than another."""
-    rows: dict[str, list[list[float]]] = {}
-    print(f"{'photo':<22}{'method':<18}" + "".join(f"{name:>16}" for name in MEASURES))
-    for path in paths:
-        lab = photo(path, args.size)
-        gray = jc.GrayImage(np.clip(np.asarray(lab[..., 0]), 0, 100))
-        distribution = net.rebalanced(net.predict(gray.luminance))
-        settings: dict[str, dict[str, Any]] = {"cic": {"method": "cic"}, "coupled-tv": {"method": "coupled-tv"}}
-        for name in args.presets:
-            settings[f"deep-prior {name}"] = {
-                "method": "deep-prior",
-                "preset": name,
-                "prior_steps": args.prior_steps,
-                "working_side": args.size,
-            }
-        for name, chosen in settings.items():
-            values = bleeding(jc.read_out(gray, distribution, **chosen), lab)
-            rows.setdefault(name, []).append(values)
-            print(f"{path.stem[:20]:<22}{name:<18}" + "".join(f"{value:16.3f}" for value in values), flush=True)
-    for name, values in rows.items():
-        print(f"{'mean':<22}{name:<18}" + "".join(f"{value:16.3f}" for value in np.mean(values, 0)))
-    for name in rows:
-        for peer in ("cic", "coupled-tv"):
-            if name.startswith("deep-prior"):
-                away, aligned = np.array(rows[name])[:, :2].T, np.array(rows[peer])[:, :2].T
-                less, more = (away[0] < aligned[0]).sum(), (away[1] > aligned[1]).sum()
-                print(
-                    f"{name} against {peer}: less away from edges on {less}, better aligned on {more} of {len(paths)}"
-                )
-
-
-def bleeding(rgb: np.ndarray, truth: np.ndarray) -> list[float]:
-    """The measures above of one picture; ``truth`` is in Lab."""
-    lab, shown = srgb_to_lab(jnp.asarray(rgb)), jnp.asarray(rgb)
-    error = jc.metrics.band_error(lab, jnp.asarray(truth))
-    return [
-        float(jc.metrics.variation_away_from_edges(lab[..., 0], lab[..., 1:])),
-        float(jc.metrics.alignment_gain(lab[..., 0], lab[..., 1:], COUPLING)),
-        float(error.near),
-        float(error.elsewhere),
-        float(jc.metrics.saturation(shown)),
-        float(jc.metrics.colorfulness(shown)),
-    ]
-
-
-if __name__ == "__main__":
-    main()
+def comparison(name: str, peer: str, rows: Rows) -> str:
+    """On how many photos the colors of ``name`` are sharper than those of ``peer``, and as saturated or more."""
+    better = {
+        "less variation away from edges": ("away_from_edges", -1),
+        "better aligned": ("alignment", 1),
+        "narrower": ("edge_width", -1),
+        "less error near edges": ("band_delta_e", -1),
+        "more saturated": ("saturation", 1),
+    }
+    pairs = list(zip(rows[name], rows[peer], strict=True))
+    counts = (f"{what} on {sum(s * (a[k] - b[k]) > 0 for a, b in pairs)}" for what, (k, s) in better.items())
+    return f"{name} against {peer}: {', '.join(counts)} of {len(pairs)}"

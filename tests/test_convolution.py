@@ -13,22 +13,23 @@ from jaxcolor.convolution import Padding, convolve, convolve_transposed
 from tests.coupled_tv_data import float64
 
 ONE, TWO, NONE = ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((0, 0), (0, 0))
-# Image, kernel, channels in and out, stride, dilation, padding; 64 channels and more take the product per tap.
+# Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products.
 CASES = {
     "few channels": ((7, 9), (3, 3), 3, 5, 1, 1, ONE),
-    "taps": ((5, 6), (3, 3), 64, 65, 1, 1, ONE),
-    "taps, dilated": ((6, 5), (3, 3), 64, 64, 1, 2, TWO),
-    "taps, pointwise": ((4, 3), (1, 1), 66, 64, 1, 1, NONE),
-    "taps, lopsided": ((4, 6), (2, 2), 64, 64, 1, 1, ((0, 1), (1, 0))),
+    "products": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
+    "products, dilated": ((6, 5), (3, 3), 9, 8, 1, 2, TWO),
+    "products, pointwise": ((4, 3), (1, 1), 10, 8, 1, 1, NONE),
+    "products, lopsided": ((4, 6), (2, 2), 8, 8, 1, 1, ((0, 1), (1, 0))),
+    "products, blocks of rows, the last one smaller": ((11, 130), (3, 3), 8, 8, 1, 1, ONE),
     "strided, odd": ((7, 9), (3, 3), 4, 6, 2, 1, ONE),
-    "strided, even": ((8, 6), (3, 3), 64, 64, 2, 1, ONE),
+    "strided, even": ((8, 6), (3, 3), 8, 8, 2, 1, ONE),
     "strided by 3, lopsided": ((10, 7), (3, 2), 2, 3, 3, 1, ((0, 2), (1, 0))),
     "strided, one pixel": ((1, 1), (3, 3), 2, 2, 2, 1, ONE),
     "strided, unseen border": ((8, 9), (2, 2), 2, 3, 3, 1, NONE),
     "strided and dilated": ((9, 8), (3, 3), 2, 3, 2, 2, TWO),
 }
 # These take both rules and all kinds of sizes; the derivatives of the rest are compiled for -m slow only.
-OFTEN = ("taps, dilated", "strided, odd")
+OFTEN = ("products, dilated", "strided, odd")
 
 
 def xla(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, padding: Padding) -> jax.Array:

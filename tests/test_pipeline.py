@@ -16,7 +16,9 @@ from skimage.color import lab2rgb, rgb2lab
 import jaxcolor as jc
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
-from jaxcolor.pipeline import bucket, chroma_of
+from jaxcolor.photo import bucket, enlarged, padded_photo
+from jaxcolor.pipeline import LEADING_STEPS, _led_by_edges, chroma_of
+from jaxcolor.settings import Settings
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
 
@@ -144,6 +146,30 @@ def test_the_working_size_brings_no_halo_back() -> None:
     assert wrong_share(bicubic, truth, colors) > 0.008
     assert wrong_share(whole, truth, colors) < 0.001
     assert wrong_share(selected, truth, colors) < 0.001
+
+
+def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> None:
+    """Two regions whose border the small picture blurs: enlarged it is a halo, and the solver takes that away."""
+    side, share = 64, 8
+    row, column = np.mgrid[:side, :side]
+    right = column > side / 2 + 6 * np.sin(row / 9)
+    colors = np.array([[40.0, 20.0], [-30.0, 10.0]], np.float32)
+    full = padded_photo(np.where(right, 70, 35).astype(np.float32))
+    small = colors[right.astype(int)].reshape(side // share, share, side // share, share, 2).mean((1, 3))
+    chroma, report, _ = _led_by_edges(full, small, Settings(), lambda done, energy: None)
+    assert report["steps"] == LEADING_STEPS
+
+    def bleeding(planes: Any) -> tuple[float, float]:
+        shown = np.asarray(planes)[:side, :side]
+        leak = jc.metrics.leak_fraction(shown, *colors, right)
+        return float(leak), float(jc.metrics.edge_width(full.luminance[:side, :side], shown))
+
+    leak, width = bleeding(enlarged(small, full))
+    assert leak > 0.005
+    assert width > 8
+    leak, width = bleeding(np.stack(chroma, -1))
+    assert leak == 0
+    assert width < 1
 
 
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:

@@ -3,76 +3,34 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array, lax
-from jax.flatten_util import ravel_pytree
+from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.coupled_tv.solution import Status
-from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, random_parameters
-from jaxcolor.deep_prior.objective import Data, Losses, Objective, from_unit, to_unit
-from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset, Start
+from jaxcolor.deep_prior.objective import Data, from_unit
+from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset
+from jaxcolor.deep_prior.steps import (
+    CHUNK,
+    FitState,
+    draw,
+    first_state,
+    nearest_colors,
+    random_noise,
+    run_chunk,
+    total_losses,
+)
+from jaxcolor.deep_prior.stopping import PlateauRule
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 from jaxcolor.resampling import resize
 
 Progress = Callable[[int, float, float, float], object]
-CHUNK = 25
-_ADAM = optax.scale_by_adam()
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class FitState:
-    """What a fit works on and continues from; every array has a leading axis of seeds.
-
-    ``parameters`` ``[S, P]``: the network's, in one vector; ``moments``: Adam's; ``target`` ``[S, h, w, 2]`` in [0, 1];
-    ``best`` ``[S, P]`` and ``best_loss`` ``[S]``: the parameters of the smallest loss so far.
-    """
-
-    parameters: Array
-    moments: Any
-    target: Array
-    best: Array
-    best_loss: Array
-
-
-@dataclass(frozen=True)
-class PlateauRule:
-    """Stop when the loss is asymptotically constant.
-
-    For every seed its mean over the last ``window`` steps is at most the share ``tolerance`` below that over the
-    ``window`` before. Looked at after every chunk. The loss jumps at assignments, so the windows should cover
-    equally many.
-    Raises :class:`InputError` for numbers outside their range.
-
-    >>> PlateauRule(tolerance=0.1, window=2).met(np.array([[9.0, 4.2, 4.0, 4.0, 4.0]]))
-    True
-    """
-
-    tolerance: float = 0.01
-    window: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise InputError(f"tolerance must be a share, at least 0 and less than 1; got {self.tolerance}")
-        if self.window < 1:
-            raise InputError(f"window must be at least 1 step; got {self.window}")
-
-    def met(self, losses: NDArray[np.floating]) -> bool:
-        """Whether losses ``[seeds, steps]`` have come to rest."""
-        if losses.shape[1] < 2 * self.window:
-            return False
-        late, early = (losses[:, -n * self.window :][:, : self.window].mean(1) for n in (1, 2))
-        return bool((early - late <= self.tolerance * early).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +77,11 @@ class DeepPriorFit:
         What is common to such pictures is what the prior has captured of the photo (Agazzotti, Pierre, Sur 2023,
         figure 2).
         """
-        other = _noise(key, self.inputs.shape[1:3], self.inputs.dtype)
+        other = random_noise(key, self.inputs.shape[1:3], self.inputs.dtype)
         if self.preset.guided:
             other = other.at[..., :3].set(self.inputs[self.seed, ..., :3])
         parameters = self.state.parameters[self.seed]
-        picture = _pictures(self.preset.network, parameters[None], other[None])[0]
+        picture = draw(self.preset.network, parameters[None], other[None])[0]
         return _to_lab(picture[: self.picture.shape[0], : self.picture.shape[1]])
 
 
@@ -190,7 +148,7 @@ def fit_deep_prior(
     data = Data.of(plane, distribution.palette, (cells[0], cells[1]), extent)
     if init is None:
         key = jax.random.key(0) if key is None else key
-        state, inputs = _start(data, distribution, key, guide, chosen.network, chosen.start, seeds)
+        state, inputs = first_state(data, distribution, key, guide, chosen.network, chosen.start, seeds)
         histories = []
     else:
         _check_continuation(init, chosen, seeds, data, distribution)
@@ -231,7 +189,9 @@ class _Loop:
                     state = self._assigned(state)
                 count = self._until_assignment(done, first + steps)
                 rates = [self.preset.rate(step, first + steps) for step in range(done, done + count)]
-                state, parts = self._chunk(state, rates)
+                state, parts = run_chunk(
+                    self.preset.network, self.data, self.preset.objective, state, self.inputs, rates
+                )
                 histories.append(parts)
                 done += count
                 if not np.isfinite(parts[:, -1].sum(-1)).any():
@@ -249,133 +209,15 @@ class _Loop:
         return min(next(ends, done + CHUNK), last) - done
 
     def _assigned(self, state: FitState) -> FitState:
-        pictures = _pictures(self.preset.network, state.parameters, self.inputs)
+        pictures = draw(self.preset.network, state.parameters, self.inputs)
         # Against new targets the old losses mean nothing.
         nothing = jnp.full_like(state.best_loss, jnp.inf)
-        return replace(state, target=_nearest(self.data, pictures), best_loss=nothing)
-
-    def _chunk(self, state: FitState, rates: list[float]) -> tuple[FitState, NDArray[np.float32]]:
-        padded = np.zeros(CHUNK, np.float32)
-        padded[: len(rates)] = rates
-        state, parts = _chunk(
-            self.preset.network, self.data, self.preset.objective, state, self.inputs, padded, np.int32(len(rates))
-        )
-        return state, np.asarray(parts)[:, : len(rates)]
+        return replace(state, target=nearest_colors(self.data, pictures), best_loss=nothing)
 
     def _tell(self, done: int, parts: NDArray[np.float32]) -> None:
         if self.progress is not None:
             best = np.nanargmin(parts.sum(-1))
             self.progress(done, *map(float, parts[best]))
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _chunk(
-    network: SkipNetwork,
-    data: Data,
-    objective: Objective,
-    state: FitState,
-    inputs: Array,
-    rates: Array,
-    count: Array,
-) -> tuple[FitState, Array]:
-    """``count`` steps of every seed, and the parts of the loss before each, ``[S, CHUNK, 3]``."""
-
-    def loss(parameters: Array, noise: Array, target: Array) -> tuple[Array, Array]:
-        parts = data.losses(_picture(network, parameters, noise), target, objective)
-        return sum(parts, jnp.zeros((), parameters.dtype)), jnp.stack(parts)
-
-    def of_one_seed(at: tuple[FitState, Array]) -> tuple[FitState, Array]:
-        start, noise = at
-
-        def step(number: Array, carry: tuple[FitState, Array]) -> tuple[FitState, Array]:
-            state, history = carry
-            slope = jax.value_and_grad(loss, has_aux=True)
-            (value, parts), gradient = slope(state.parameters, noise, state.target)
-            better = value < state.best_loss
-            direction, moments = _ADAM.update(gradient, state.moments)
-            state = FitState(
-                state.parameters - rates[number] * direction,
-                moments,
-                state.target,
-                jnp.where(better, state.parameters, state.best),
-                jnp.where(better, value, state.best_loss),
-            )
-            return state, history.at[number].set(parts)
-
-        history = jnp.zeros((CHUNK, len(Losses._fields)), noise.dtype)
-        return lax.fori_loop(0, count, step, (start, history))
-
-    return _each(of_one_seed, (state, inputs))
-
-
-@partial(jax.jit, static_argnums=0)
-def _pictures(network: SkipNetwork, parameters: Array, inputs: Array) -> Array:
-    """The pictures ``[S, H, W, 3]`` of every seed, in the network's units."""
-    return _each(lambda at: _picture(network, *at), (parameters, inputs))
-
-
-def _picture(network: SkipNetwork, parameters: Array, noise: Array) -> Array:
-    tree = _unravel(network, noise.shape[-1])(parameters)
-    return jnp.asarray(network.apply(tree, noise[None]))[0]
-
-
-def _each(function: Callable[[Any], Any], arguments: Any) -> Any:
-    """``function`` of every seed: one by one on CPU, where a grouped convolution is slow, else side by side."""
-    # Decided here and not by lax.platform_dependent, which would trace the network twice.
-    return lax.map(function, arguments) if jax.default_backend() == "cpu" else jax.vmap(function)(arguments)
-
-
-@lru_cache(maxsize=8)
-def _unravel(network: SkipNetwork, channels: int) -> Callable[[Array], Any]:
-    """From the vector of parameters to the tree that the network takes.
-
-    As one vector, so that a step of Adam is one small program instead of one for each of a hundred arrays.
-    """
-    side = 2**network.scales + 1
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
-    with jax.ensure_compile_time_eval():
-        return ravel_pytree(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))[1]
-
-
-@jax.jit
-def _nearest(data: Data, pictures: Array) -> Array:
-    return jax.vmap(data.nearest)(pictures)
-
-
-@jax.jit
-def _losses(data: Data, objective: Objective, pictures: Array, targets: Array) -> Array:
-    """The whole loss of every seed."""
-    return jax.vmap(lambda f, target: jnp.stack(data.losses(f, target, objective)).sum())(pictures, targets)
-
-
-def _noise(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jax.random.normal(key, (*shape, NOISE_CHANNELS), dtype)
-
-
-@partial(jax.jit, static_argnames=("network", "start", "seeds"))
-def _start(
-    data: Data,
-    distribution: ColorDistribution,
-    key: Array,
-    guide: Array | None,
-    network: SkipNetwork,
-    start: Start,
-    seeds: int,
-) -> tuple[FitState, Array]:
-    """The state before the first step, and the network's input: noise, guided if there is a guide."""
-    dtype, shape = data.luminance.dtype, data.luminance.shape
-    of_noise, of_parameters = (jax.random.split(half, seeds) for half in jax.random.split(key))
-    inputs = jax.vmap(lambda key: _noise(key, shape, dtype))(of_noise)
-    if guide is not None:
-        planes = jnp.concatenate([data.luminance[..., None], to_unit(guide).astype(dtype)], -1)
-        # About as spread as the noise.
-        inputs = inputs.at[..., :3].set((planes - 0.5) * jnp.array([4.0, 8.0, 8.0], dtype))
-    parameters = jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(of_parameters)
-    parameters = parameters.astype(dtype)
-    colors = distribution.palette[distribution.modes()] if start == "mode" else distribution.mean()
-    target = jnp.broadcast_to(to_unit(colors).astype(dtype), (seeds, *colors.shape))
-    moments = jax.vmap(_ADAM.init)(parameters)
-    return FitState(parameters, moments, target, parameters, jnp.full(seeds, jnp.inf, dtype)), inputs
 
 
 def _result(
@@ -387,8 +229,8 @@ def _result(
     histories: list[NDArray[np.float32]],
     size: tuple[int, int],
 ) -> DeepPriorFit:
-    pictures = _pictures(preset.network, state.parameters, inputs)
-    losses = np.asarray(_losses(data, preset.objective, pictures, state.target))
+    pictures = draw(preset.network, state.parameters, inputs)
+    losses = np.asarray(total_losses(data, preset.objective, pictures, state.target))
     seed = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     parts = np.concatenate(histories, 1) if histories else np.zeros((len(losses), 0, 3), np.float32)
     picture = _to_lab(pictures[seed, : size[0], : size[1]])

@@ -1,0 +1,83 @@
+"""The deep prior from the command line, and its benchmark."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import deep_prior
+from benchmarks.__main__ import main
+from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
+from tests.conftest import Run
+
+TINY = Preset(network=SkipNetwork(channels=4, scales=1), steps=2, guided=True, start="guide", assign_from=None)
+
+
+@pytest.fixture
+def gray(tmp_path: Path) -> Path:
+    ramp = np.linspace(40, 200, 24 * 32).reshape(24, 32)
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "gray.png")
+    return tmp_path / "gray.png"
+
+
+def colorize(run: Run, gray: Path, *options: str) -> tuple[int, dict, np.ndarray]:
+    report, out = gray.with_name("report.json"), gray.with_name("out.png")
+    quick = ["--resolution", "32", "--steps", "2", "--refinement-steps", "0", "--force", "--method", "deep-prior"]
+    code, *_ = run("colorize", gray, "-o", out, "--report", report, *quick, *options)
+    return code, json.loads(report.read_text())["photos"][0], imageio.imread(out)
+
+
+def test_options_reach_the_fit(gray: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset that is named, so many steps and seeds; the same seed gives the same file, another one another."""
+    monkeypatch.setitem(PRESETS, "author", replace(TINY, steps=5))
+    options = ["--preset", "author", "--prior-steps", "3", "--seeds", "2", "--seed"]
+    code, report, first = colorize(run, gray, *options, "7")
+    assert (code, report["preset"], report["steps"], report["seed"]) == (0, "author", 3, 7)
+    assert len(report["losses"]) == 2
+    np.testing.assert_array_equal(colorize(run, gray, *options, "7")[2], first)
+    assert np.abs(colorize(run, gray, *options, "8")[2].astype(int) - first).max() > 0
+
+
+def test_a_loss_that_is_not_finite_is_said_and_a_picture_written(
+    gray: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "fast", replace(TINY, steps=6, learning_rate=1e30))
+    code, report, picture = colorize(run, gray)
+    assert code == 0
+    assert "the loss became infinite or NaN" in report["status"]
+    assert "lower the learning rate" in report["notes"][0]
+    assert picture.shape == (24, 32, 3)
+
+
+def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(deep_prior.VARIANTS, "fast", replace(TINY, steps=3))
+    row, column = np.mgrid[:32, :32]
+    Image.fromarray(np.stack([200 - 4 * row, 3 * column, 90 + 0 * row], -1).astype(np.uint8)).save(tmp_path / "a.png")
+    plot, everything = tmp_path / "curve.png", tmp_path / "all.json"
+    parts = ["--parts", "curve", "colors", "--one-loss", "--size", "32", "--resolution", "32"]
+    main(["deep-prior", "--photos", str(tmp_path), *parts, "--plot", str(plot), "--json", str(everything)])
+    result = json.loads(everything.read_text())
+    curve = result["curve"]["fast"]
+    assert np.shape(curve["parts"]) == (3, 3)
+    assert curve["seconds"] == sorted(curve["seconds"])
+    assert curve["end"] >= curve["seconds"][-1] > 0
+    rows = result["colors"]
+    assert list(rows) == ["truth", "cic", "coupled-tv", "fast"]
+    assert rows["truth"][0]["delta_e"] < 0.01 < rows["fast"][0]["delta_e"]
+    with Image.open(plot) as drawing:
+        assert drawing.size[0] > 500
+    printed = capsys.readouterr().out
+    assert "fast against coupled-tv: less variation away from edges on" in printed
+
+
+def test_a_comparison_counts_photos() -> None:
+    ours = [{"away_from_edges": 0.1, "alignment": 0.9, "edge_width": 3.0, "band_delta_e": 5.0, "saturation": 0.2}] * 2
+    theirs = [dict(ours[0], away_from_edges=0.2, saturation=0.1), dict(ours[0], alignment=0.95, band_delta_e=6.0)]
+    assert deep_prior.comparison("a", "b", {"a": ours, "b": theirs}) == (
+        "a against b: less variation away from edges on 1, better aligned on 0, narrower on 0, "
+        "less error near edges on 1, more saturated on 1 of 2"
+    )

@@ -1,11 +1,15 @@
-"""``python -m benchmarks``: ``speed`` of the solvers, which is also what runs without a name, or ``quality``."""
+"""``python -m benchmarks``: ``speed`` of the solvers, which also runs without a name, ``quality`` or ``refine``."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"speed": "solver iterations beside their peers", "quality": "the halo benchmark: colors against the truth"}
+COMMANDS = {
+    "speed": "solver iterations beside their peers",
+    "quality": "the halo benchmark: colors against the truth",
+    "refine": "damage to colors that jc.refine undoes",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

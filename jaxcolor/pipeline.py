@@ -77,7 +77,7 @@ def colorize(
             input are carried over. None writes nothing.
         weights: a :class:`CIC`, a name, or a file; None is the compact network that comes with the package.
         hints: :class:`Hints`, or a file of them: colors that are kept exactly, and spread to where the photo has no
-            edge. For the method "coupled-tv".
+            edge. For the methods "coupled-tv" and "deep-prior", whose last step is a problem with constraints.
         palette: colors (a*, b*) ``[P, 2]``, or a file of them (:func:`read_palette`): the only candidates; the
             network's probabilities are carried over to the nearest of them.
         overwrite: replace an existing output.
@@ -98,13 +98,15 @@ def colorize(
     """
     chosen = _settings(settings)
     known, own = as_hints(hints), as_palette(palette)
-    if known is not None and chosen.method != "coupled-tv":
-        raise InputError(f"hints need the method coupled-tv; {chosen.method} solves no problem with constraints")
+    if known is not None and chosen.method == "cic":
+        raise InputError("hints need the method coupled-tv or deep-prior; cic solves no problem with constraints")
     clock = Clock()
     with clock("read"):
         gray = as_gray(image)
         if output is not None:
             check_output(output, overwrite=overwrite, source=gray.source)
+        if known is not None:
+            known.drawn(gray.luminance)  # One that does not fit is told before anything long.
         net = weights if isinstance(weights, CIC) else _loaded(weights)
         candidates = {"cic": 0, "coupled-tv": chosen.candidates, "deep-prior": 1}
         require_memory(gray.shape, candidates[chosen.method], (bucket(gray.shape[0]), bucket(gray.shape[1])))
@@ -114,7 +116,7 @@ def colorize(
         if own is not None:
             distribution = distribution.carried_to(jnp.asarray(own))
     with clock("color"):
-        method = _METHODS[chosen.method] if known is None else partial(_coupled_tv, hints=known)
+        method = _METHODS[chosen.method] if known is None else partial(_METHODS[chosen.method], hints=known)
         chroma, details = method(photo, distribution, chosen, progress)
         rgb, colors, measures = merge(photo, chroma)
     if output is not None:
@@ -202,9 +204,16 @@ def _coupled_tv(
 
 
 def _deep_prior(
-    photo: Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
+    photo: Photo,
+    distribution: ColorDistribution,
+    settings: Settings,
+    progress: Progress | None,
+    hints: Hints | None = None,
 ) -> tuple[Chroma, dict[str, Any]]:
-    """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges."""
+    """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges.
+
+    Hints join in that last step, which is taken then even at full working size.
+    """
     # Here, not on top: optax comes with it, and the other methods start a quarter of a second sooner without.
     from jaxcolor.deep_prior.fit import fit_deep_prior
     from jaxcolor.deep_prior.objective import Losses
@@ -214,7 +223,8 @@ def _deep_prior(
     preset = PRESETS[name]
     small, notes = _working_size(photo, settings, preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
-    total = steps + (0 if small is photo else settings.steps)
+    at_full_size = small is photo and hints is None
+    total = steps + (0 if at_full_size else settings.steps)
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:
         if progress is not None:
@@ -247,15 +257,17 @@ def _deep_prior(
         "loss": dict(zip(Losses._fields, map(float, fit.history[-1]), strict=True)) if fit.steps else None,
         "notes": notes,
     }
-    if small is photo:
+    if at_full_size:
         return (jnp.asarray(fit.chroma[..., 0]), jnp.asarray(fit.chroma[..., 1])), report
 
     def tell_more(done: int, energy: float) -> None:
         if progress is not None:
             progress("solve", steps + done, total)
 
-    chroma, solver = _led_by_edges(photo, fit.chroma[: small.height, : small.width], settings, tell_more)
-    return chroma, report | {"solvers": [solver]}
+    chroma, solver, hint_notes = _led_by_edges(
+        photo, fit.chroma[: small.height, : small.width], settings, tell_more, hints
+    )
+    return chroma, report | {"solvers": [solver], "notes": notes + hint_notes}
 
 
 def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Photo, list[str]]:
@@ -277,8 +289,12 @@ def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Phot
 
 
 def _led_by_edges(
-    photo: Photo, chroma: NDArray[np.float32], settings: Settings, progress: Callable[[int, float], None]
-) -> tuple[Chroma, dict[str, Any]]:
+    photo: Photo,
+    chroma: NDArray[np.float32],
+    settings: Settings,
+    progress: Callable[[int, float], None],
+    hints: Hints | None,
+) -> tuple[Chroma, dict[str, Any], list[str]]:
     """Chroma of a smaller picture at full size: the coupled-TV problem whose one candidate is the enlarged chroma.
 
     With one candidate it is convex, and its color edges move onto those of the full-size luminance.
@@ -292,9 +308,10 @@ def _led_by_edges(
         fidelity=settings.fidelity,
         coupling=settings.coupling,
     ).padded_to((photo.luminance.shape[0], photo.luminance.shape[1]))
+    problem, notes = (problem, []) if hints is None else hints.applied(problem, photo.luminance[inside])
     solver = PrimalDual()
     solution = solve_in_chunks(problem, solver, steps=settings.steps, progress=progress)
-    return solution.state.chroma, solver_report(solver, solution)
+    return solution.state.chroma, solver_report(solver, solution), notes
 
 
 _METHODS: dict[str, Callable[..., tuple[Chroma, dict[str, Any]]]] = {

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from jaxcolor.color.gamut import scale_chroma
+from jaxcolor.color.palette import nearest_bins
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_lab
 from jaxcolor.coupled_tv.checks import check_luminance
 from jaxcolor.coupled_tv.primal_dual import PrimalDual
@@ -28,7 +29,8 @@ from jaxcolor.errors import InputError
 from jaxcolor.hints import Hints, as_hints
 from jaxcolor.images import GrayImage, check_output, read_color, read_gray, write_image
 from jaxcolor.memory import require_memory
-from jaxcolor.photo import Clock, Photo, Progress, bucket, merge, padded_photo, report_of, solver_report
+from jaxcolor.palettes import as_palette
+from jaxcolor.photo import Clock, Progress, bucket, merge, padded_photo, report_of, solver_report
 from jaxcolor.registration import blurred, estimate_shift, excess_blur, moved
 from jaxcolor.resampling import resample, resampling_matrix
 
@@ -48,7 +50,10 @@ _COUPLING = 240.0
 # Of the two sides of a picture; a pixel or two of cropping are within it.
 _ASPECT_PIXELS, _ASPECT_SHARE = 2.5, 0.01
 
-_Run = Callable[[CoupledTVProblem, Solution | None], Solution]
+# Candidates per pixel with a palette, as in the soft encoding.
+_NEAREST = 5
+
+_Run = Callable[[CoupledTVProblem, Solution | None, int], Solution]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,7 @@ def refine(
     align: bool = True,
     steps: int = STEPS,
     hints: Hints | str | os.PathLike[str] | None = None,
+    palette: ArrayLike | str | os.PathLike[str] | None = None,
 ) -> Array:
     """The colors of a colored photo, re-drawn on the edges of the gray photo.
 
@@ -82,6 +88,8 @@ def refine(
         steps: of the primal-dual solver; static.
         hints: :class:`Hints`, or a file of them: kept exactly, and spread to where the gray photo has no edge. The
             gray photo's values must be known then, so not traced.
+        palette: colors (a*, b*) ``[P, 2]``, or a file of them (:func:`read_palette`): every pixel's refined color is
+            replaced by those nearest to it, up to five, and the problem is solved once more among these.
 
     Returns:
         sRGB ``[H, W, 3]`` in [0, 1].
@@ -103,7 +111,8 @@ def refine(
     luminance, rgb = _luminance(gray, colored), _colors(colored)
     height, width = luminance.shape
     chroma = _resized_chroma(rgb, (height, width)).astype(luminance.dtype)
-    restored, _, _ = _restored(luminance, chroma, strength, (height, width), align, steps, _compiled, as_hints(hints))
+    method = _Method(strength, align, steps, as_hints(hints), as_palette(palette))
+    restored, _, _ = _restored(luminance, chroma, (height, width), method, _compiled)
     lab, _ = scale_chroma(jnp.concatenate([luminance[..., None], restored], -1))
     return jnp.clip(lab_to_srgb(lab), 0, 1)
 
@@ -117,6 +126,7 @@ def refine_photo(
     align: bool = True,
     steps: int = STEPS,
     hints: Hints | str | os.PathLike[str] | None = None,
+    palette: ArrayLike | str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Refinement:
@@ -135,30 +145,30 @@ def refine_photo(
 
     >>> refine_photo("old.jpg", "colored.jpg", "color.png")                         # doctest: +SKIP
     """
-    strength = float(_checked_strength(strength))
     clock = Clock()
+    method = _Method(float(_checked_strength(strength)), align, steps, as_hints(hints), as_palette(palette))
     with clock("read"):
         image = gray if isinstance(gray, GrayImage) else read_gray(colored if gray is None else gray)
         if output is not None:
             check_output(output, overwrite=overwrite, source=image.source)
             check_output(output, overwrite=overwrite, source=colored)
-        rgb, given_hints = read_color(colored), as_hints(hints)
+        rgb = read_color(colored)
         _check_aspect(rgb.shape[:2], image.shape)
-        require_memory(image.shape, 2, (bucket(image.shape[0]), bucket(image.shape[1])))
+        candidates = 2 if method.palette is None else 2 + _NEAREST
+        require_memory(image.shape, candidates, (bucket(image.shape[0]), bucket(image.shape[1])))
     photo = padded_photo(image.luminance)
     solver_reports: list[dict[str, Any]] = []
     with clock("color"):
         given = _resized_chroma(jnp.asarray(rgb), (photo.height, photo.width), photo.luminance.shape)
-        run = partial(_watched, photo=photo, reports=solver_reports, progress=progress, total=steps)
+        run = partial(_watched, reports=solver_reports, progress=progress, total=method.all_steps)
         extent = (photo.height, photo.width)
-        chroma, found, notes = _restored(
-            jnp.asarray(photo.luminance), given, strength, extent, align, steps, run, given_hints
-        )
+        chroma, found, notes = _restored(jnp.asarray(photo.luminance), given, extent, method, run)
         shown, colors, measures = merge(photo, (chroma[..., 0], chroma[..., 1]))
     if output is not None:
         with clock("write"):
             write_image(output, shown, like=image, overwrite=overwrite)
-    details = {"method": "refine", "colored": os.fspath(colored), "strength": strength} | measures
+    details: dict[str, Any] = {"method": "refine", "colored": os.fspath(colored), "strength": method.strength}
+    details |= measures
     details |= {name: np.asarray(value).tolist() for name, value in found.items()}
     details |= {
         "notes": notes,
@@ -168,26 +178,46 @@ def refine_photo(
     return Refinement(shown, colors, report_of(image, output, details, clock.seconds))
 
 
+class _Method(NamedTuple):
+    """What :func:`refine` is told besides the photos, checked."""
+
+    strength: float | Array
+    align: bool
+    steps: int
+    hints: Hints | None
+    palette: NDArray[np.float32] | None
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of all solves together."""
+        return self.steps + (0 if self.palette is None else self.steps // 2)
+
+
 def _restored(
-    luminance: Array,
-    chroma: Array,
-    strength: float | Array,
-    extent: tuple[int, int],
-    align: bool,
-    steps: int,
-    run: Callable[..., Solution],
-    hints: Hints | None,
+    luminance: Array, chroma: Array, extent: tuple[int, int], method: _Method, run: _Run
 ) -> tuple[Array, dict[str, Array], list[str]]:
     """The refined chroma, what was found out about the given one, and notes on the hints."""
-    if isinstance(strength, float) and strength == 0 and hints is None:
-        return chroma, {}, []
+    strength, steps, hints = method.strength, method.steps, method.hints
+    left_alone: tuple[Array, dict[str, Array], list[str]] = (chroma, {}, [])
+    same = isinstance(strength, float) and strength == 0 and hints is None
+    refined, found, notes = left_alone if same else _redrawn(luminance, chroma, extent, method, run)
+    if method.palette is not None:
+        problem, notes = _problem(luminance, *_nearest(refined, method.palette), strength, extent, hints)
+        refined = run(problem, None, steps // 2).chroma
+    return refined, found, notes
+
+
+def _redrawn(
+    luminance: Array, chroma: Array, extent: tuple[int, int], method: _Method, run: _Run
+) -> tuple[Array, dict[str, Array], list[str]]:
+    strength, steps, hints = method.strength, method.steps, method.hints
     height, width = extent
     # Whole pictures are looked at without their padding, whose repeated border has no edges.
     fixed_chroma, fixed_luminance = (jax.lax.stop_gradient(x[:height, :width]) for x in (chroma, luminance))
-    shift = estimate_shift(fixed_luminance, fixed_chroma) if align else jnp.zeros(2, jnp.int32)
+    shift = estimate_shift(fixed_luminance, fixed_chroma) if method.align else jnp.zeros(2, jnp.int32)
     placed = moved(chroma, shift, extent)
     deviation = excess_blur(fixed_luminance, jax.lax.stop_gradient(placed[:height, :width]))
-    problem, notes = _problem(luminance, placed, strength, extent, hints)
+    problem, notes = _problem(luminance, placed[:, :, None], _alone(placed), strength, extent, hints)
     solution = run(problem, None, steps - steps // 2)
     # Next to hints, which no blur has seen, this candidate has no weight.
     sharp = problem.with_candidate(placed + solution.chroma - blurred(solution.chroma, deviation, extent))
@@ -198,21 +228,35 @@ def _restored(
 
 
 def _problem(
-    luminance: Array, chroma: Array, strength: float | Array, extent: tuple[int, int], hints: Hints | None
+    luminance: Array,
+    candidates: Array,
+    weights: Array,
+    strength: float | Array,
+    extent: tuple[int, int],
+    hints: Hints | None,
 ) -> tuple[CoupledTVProblem, list[str]]:
     height, width = extent
+    inside = (slice(height), slice(width))
     # From 0.05 at strength 0.5 to 0.002 at 1, by equal factors.
     fidelity = _FIDELITY * (_LEAST_FIDELITY / _FIDELITY) ** jnp.maximum(2 * strength - 1, 0)
-    candidates = chroma[:height, :width, None]
     problem = CoupledTVProblem(
-        luminance[:height, :width],
-        candidates,
-        jnp.ones(candidates.shape[:3], candidates.dtype),
-        fidelity=fidelity,
-        coupling=_COUPLING,
+        luminance[inside], candidates[inside], weights[inside], fidelity=fidelity, coupling=_COUPLING
     )
     padded = problem.padded_to(luminance.shape)  # type: ignore[arg-type]
-    return (padded, []) if hints is None else hints.applied(padded, np.asarray(luminance[:height, :width]))
+    return (padded, []) if hints is None else hints.applied(padded, np.asarray(luminance[inside]))
+
+
+def _alone(chroma: Array) -> Array:
+    """The weights of a single candidate."""
+    return jnp.ones((*chroma.shape[:2], 1), chroma.dtype)
+
+
+def _nearest(chroma: Array, palette: NDArray[np.float32]) -> tuple[Array, Array]:
+    """The palette's colors nearest to every pixel's, as candidates ``[H, W, k, 2]``, and their Gaussian weights."""
+    colors = jnp.asarray(palette, chroma.dtype)
+    # Row by row: the distances to all colors would not fit into memory.
+    indices, weights = jax.lax.map(lambda row: nearest_bins(row, colors, min(_NEAREST, len(colors))), chroma)
+    return colors[indices], weights
 
 
 def _compiled(problem: CoupledTVProblem, init: Solution | None, steps: int) -> Solution:
@@ -223,7 +267,6 @@ def _watched(
     problem: CoupledTVProblem,
     init: Solution | None,
     steps: int,
-    photo: Photo,
     reports: list[dict[str, Any]],
     progress: Progress | None,
     total: int,

@@ -28,8 +28,9 @@ _FINE, _COARSE = 1.5, 3.0
 # Pixels; edges are looked at in pictures smoothed by these, whose slopes are smaller by as much.
 _SCALES = (1.0, 2.0, 4.0)
 _LUMINANCE_EDGE, _CHROMA_EDGE = 1.0, 0.5
-# JPEG, with chroma at half size, codes blocks of 16 pixels. In Lab units: steps that are no evidence of them.
-_BLOCK, _SMALL_STEP = 16, 0.2
+# JPEG, with chroma at half size, codes blocks of 16 pixels. Fewer than eight are no evidence, nor are steps of 0.2 Lab
+# units.
+_BLOCK, _LEAST_BLOCKS, _SMALL_STEP = 16, 8, 0.2
 _LONGEST_SIDE = 1536
 
 
@@ -86,18 +87,18 @@ def blockiness(chroma: Array) -> Array:
 
     ``chroma`` ``[h, w, 2]`` on the grid that was compressed. The mean step between neighboring rows (columns) of each
     of the 16 places in a block, the largest against the median, both 0.2 Lab units larger. Of each place the median
-    over blocks is taken, so that an edge of the picture is no evidence. Derived.
+    over blocks is taken, so that an edge of the picture is no evidence. Sides below 129 pixels do not count. Derived.
 
-    >>> place = jnp.arange(64.0)
+    >>> place = jnp.arange(160.0)
     >>> smooth, blocks = jnp.sin(place / 9), jnp.sin(place // 16 * 16 / 9)
     >>> [round(float(blockiness(jnp.stack([10 * c + 0 * place[:, None]] * 2, -1))), 1) for c in (smooth, blocks)]
-    [1.1, 20.5]
+    [1.0, 56.9]
     """
     ratios = []
     for axis in (0, 1):
         steps = jnp.abs(jnp.diff(chroma, axis=axis)).sum(-1).mean(1 - axis)
         blocks = steps[: len(steps) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
-        if len(blocks):
+        if len(blocks) >= _LEAST_BLOCKS:
             places = jnp.median(blocks, 0) + _SMALL_STEP
             ratios.append(places.max() / jnp.median(places))
     return jnp.stack(ratios).mean() if ratios else jnp.ones((), chroma.dtype)

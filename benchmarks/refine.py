@@ -89,14 +89,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it scikit-image's samples")
     parser.add_argument("--photos", type=int, help="how many, evenly spread over the folder; default: all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help="default: all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number of every photo there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write every number of every photo there; photos already in it are kept",
+    )
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="write a sheet of pictures for every photo there")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the table; for the undamaged photos the errors themselves."""
     photos: dict[str, dict[str, Row]] = {}
+    if options.json is not None and options.json.exists():
+        photos = json.loads(options.json.read_text())
     for path in photo_files(options.folder, options.photos):
+        if path.name in photos:
+            continue
         photos[path.name], pictures = measure(path, options.methods)
         if options.sheets is not None:
             write_sheet(options.sheets / f"{path.stem}.png", pictures)

@@ -1,15 +1,17 @@
-"""How much damage to colors ``jc.refine`` undoes: ``python -m benchmarks.refine FOLDER [FOLDER …] [--most N]``.
+"""How much damage to colors ``jc.refine`` undoes.
 
 The chroma of color photos at native size is damaged in ways that colorizers show, stored in 8 bits, and refined at the
 default strength, beside OpenCV's guided filter and joint bilateral filter (``pip install
 opencv-contrib-python-headless``), whose parameters are usual ones, not tuned. Printed: mean ΔE2000 within 4 pixels of
 the strongest tenth of color edges ("band") and of the whole photo, before; their mean changes in percent; and the worst
-change of one photo.
+change of one photo in ΔE2000 of the whole.
 """
 
 import argparse
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,10 +21,12 @@ from PIL import Image
 from scipy import ndimage
 
 import jaxcolor as jc
+from benchmarks.quality import write_sheet
 from benchmarks.truth import photo_files
 from benchmarks.upsamplers import bilateral, guided
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_lab
 from jaxcolor.images import read_color
+from jaxcolor.refinement import DEFAULT_STRENGTH
 
 Floats = np.ndarray
 SHIFT = 6
@@ -70,15 +74,58 @@ DAMAGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "shifted 6": shifted,
     "JPEG 40": compressed,
     "reduced, JPEG": lambda lab, chroma: compressed(lab, reduced(lab, chroma)),
-    "blurred, shifted": lambda lab, chroma: shifted(lab, blurred(lab, chroma, 2.0)),
+    "blurred, JPEG": lambda lab, chroma: compressed(lab, blurred(lab, chroma)),
+    "blurred σ 2, shifted": lambda lab, chroma: shifted(lab, blurred(lab, chroma, 2.0)),
+    "reduced, shifted": lambda lab, chroma: shifted(lab, reduced(lab, chroma)),
+    "shifted, JPEG": lambda lab, chroma: compressed(lab, shifted(lab, chroma)),
 }
+METHODS = ("refine", "guided", "joint bilateral")
+# (band, mean) after every method, and "damaged": before.
+Row = dict[str, tuple[float, float]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m benchmarks refine``."""
+    parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it scikit-image's samples")
+    parser.add_argument("--photos", type=int, help="how many, evenly spread over the folder; default: all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help="default: all")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write every number of every photo there; photos already in it are kept",
+    )
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="write a sheet of pictures for every photo there")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table; for the undamaged photos the errors themselves."""
+    photos: dict[str, dict[str, Row]] = {}
+    if options.json is not None and options.json.exists():
+        photos = json.loads(options.json.read_text())
+    for path in photo_files(options.folder, options.photos):
+        if path.name in photos:
+            continue
+        photos[path.name], pictures = measure(path, options.methods)
+        if options.sheets is not None:
+            write_sheet(options.sheets / f"{path.stem}.png", pictures)
+        worst = max(change(row, options.methods[0])[1] for name, row in photos[path.name].items() if name != "none")
+        print(f"{path.name}: {options.methods[0]} at worst {worst:+.1f} %", flush=True)
+        if options.json is not None:
+            options.json.write_text(json.dumps(photos, ensure_ascii=False, indent=1))
+    print(f"{len(photos)} photos\n{table(list(photos.values()), options.methods)}")
+
+
+@partial(jax.jit, static_argnames="strength")
+def refined(luminance: jax.Array, rgb: jax.Array, strength: float = DEFAULT_STRENGTH) -> jax.Array:
+    """``jc.refine``, compiled once for every size."""
+    return jc.refine(luminance, rgb, strength=strength)
 
 
 def restored(method: str, lab: Floats, damaged: Floats) -> Floats:
     """Lab of the damaged photo, uint8 [H, W, 3], after a method."""
     if method == "refine":
-        rgb = np.asarray(jc.refine(lab[..., 0], jnp.asarray(damaged, jnp.float32) / 255))
-        return lab_of(np.rint(rgb * 255))
+        return lab_of(np.rint(255 * np.asarray(refined(lab[..., 0], jnp.asarray(damaged, jnp.float32) / 255))))
     luminance, chroma = lab[..., 0], lab_of(damaged)[..., 1:]
     filtered = guided(luminance, chroma, 4, 10.0) if method == "guided" else bilateral(luminance, chroma, 4.0, 5.0)
     return lab_of(with_chroma(lab, filtered))
@@ -86,63 +133,50 @@ def restored(method: str, lab: Floats, damaged: Floats) -> Floats:
 
 def errors(lab: Floats, truth: Floats) -> tuple[float, float]:
     """ΔE2000 near the truth's color edges, and everywhere."""
-    band = jc.metrics.near(jc.metrics.edges(jnp.asarray(truth[..., 1:])), 4)
-    difference = jc.metrics.delta_e_2000(jnp.asarray(lab), jnp.asarray(truth))
-    return float(jnp.mean(difference, where=band)), float(difference.mean())
+    band, mean = _errors(lab, truth)
+    return float(band), float(mean)
 
 
-METHODS = ("refine", "guided", "joint bilateral")
+@jax.jit
+def _errors(lab: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
+    band = jc.metrics.near(jc.metrics.edges(truth[..., 1:]), 4)
+    difference = jc.metrics.delta_e_2000(lab, truth)
+    return jnp.mean(difference, where=band), difference.mean()
 
 
-def measure(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """For every damage the errors of the damaged photo ("damaged") and after every method."""
+def measure(path: Path, methods: Sequence[str] = METHODS) -> tuple[dict[str, Row], dict[str, Floats]]:
+    """For every damage the errors before ("damaged") and after every method; and pictures, before and after."""
     truth = lab_of(np.rint(read_color(path) * 255))
-    rows = {}
+    rows, before, after = {}, {}, {}
     for name, damage in DAMAGES.items():
         damaged = with_chroma(truth, damage(truth, truth[..., 1:]))
-        results = {method: errors(restored(method, truth, damaged), truth) for method in METHODS}
-        rows[name] = {"damaged": errors(lab_of(damaged), truth)} | results
-    return rows
+        results = {method: restored(method, truth, damaged) for method in methods}
+        rows[name] = {method: errors(lab, truth) for method, lab in {"damaged": lab_of(damaged), **results}.items()}
+        before[name] = damaged / np.float32(255)
+        after[f"{name}: {methods[0]}"] = np.clip(np.asarray(lab_to_srgb(results[methods[0]])), 0, 1)
+    return rows, before | after
 
 
-def table(photos: list[dict[str, dict[str, tuple[float, float]]]]) -> str:
+def change(row: Row, method: str) -> Floats:
+    """Percent by which (band, mean) change."""
+    return 100 * (np.array(row[method]) / np.maximum(row["damaged"], 1e-6) - 1)
+
+
+def table(photos: list[dict[str, Row]], methods: Sequence[str] = METHODS) -> str:
     """One line per damage and one for the mean over all damages."""
-    lines = [f"{'band / mean ΔE2000':20}{'damaged':>14}" + "".join(f"{m + ', % (worst)':>26}" for m in METHODS)]
-    changes: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
-    for name in DAMAGES:
-        values = {m: np.array([photo[name][m] for photo in photos]) for m in ("damaged", *METHODS)}
-        before = values["damaged"]
-        line = f"{name:20}" + "{:7.2f} /{:5.2f}".format(*before.mean(0))
-        for method in METHODS:
-            if name == "none":
-                after = values[method]
-                line += "{:13.2f} /{:5.2f} ({:.2f})".format(*after.mean(0), after[:, 1].max())
-                continue
-            change = 100 * (values[method] / before - 1)
-            changes[method].append(change)
-            line += "{:+12.1f} /{:+6.1f} ({:+.1f})".format(*change.mean(0), change[:, 1].max())
+    lines = [f"{'band / mean ΔE2000':22}{'damaged':>14}" + "".join(f"{m + ', % (worst)':>27}" for m in methods)]
+    changes = np.array([[[change(p[name], m) for m in methods] for p in photos] for name in DAMAGES if name != "none"])
+    for name, line_of in zip(DAMAGES, [None, *changes], strict=True):
+        line = f"{name:22}" + "{:7.2f} /{:5.2f}".format(*np.mean([p[name]["damaged"] for p in photos], 0))
+        for index, method in enumerate(methods):
+            if line_of is None:
+                after = np.array([p[name][method] for p in photos])
+                line += "{:13.2f} /{:6.2f} ({:.2f})".format(*after.mean(0), after[:, 1].max())
+            else:
+                line += "{:+12.1f} /{:+6.1f} ({:+.1f})".format(*line_of[:, index].mean(0), line_of[:, index, 1].max())
         lines.append(line)
-    means = (
-        "{:+12.1f} /{:+6.1f} ({:+.1f})".format(*np.mean(c, (0, 1)), np.max(c, (0, 1))[1]) for c in changes.values()
-    )
-    return "\n".join([*lines, f"{'mean of damages':34}" + "".join(means)])
-
-
-def main() -> None:
-    """Print the table; for the undamaged photos the errors themselves."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.refine", description=__doc__)
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folders of color photos")
-    parser.add_argument("--most", metavar="N", type=int, help="photos at most, evenly spaced")
-    options = parser.parse_args()
-    paths = [path for folder in options.folders for path in photo_files(folder)]
-    if options.most is not None:
-        paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(options.most, len(paths)))]
-    photos = []
-    for path in paths:
-        photos.append(measure(path))
-        print(path.name, {name: np.round(row["refine"], 2).tolist() for name, row in photos[-1].items()}, flush=True)
-    print(f"{len(photos)} photos\n{table(photos)}")
-
-
-if __name__ == "__main__":
-    main()
+    line = f"{'mean of damages':36}"
+    for index in range(len(methods)):
+        over = changes[:, :, index]
+        line += "{:+12.1f} /{:+6.1f} ({:+.1f})".format(*over.mean((0, 1)), over[..., 1].max())
+    return "\n".join([*lines, line])

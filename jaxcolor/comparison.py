@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcolor.color.spaces import lab_to_srgb
-from jaxcolor.images import GrayImage, write_image
+from jaxcolor.images import GrayImage, read_color, write_image
 from jaxcolor.pipeline import ColorizationResult, read_out
+from jaxcolor.resampling import resize
 
 MAX_SIDE = 1024
 _HEADER, _GAP, _MARGIN = 22, 6, 4
@@ -52,6 +53,19 @@ def write_comparison(
     pictures[result.report["method"]] = result.rgb
     if truth is not None:
         pictures["original"] = truth
+    write_image(path, side_by_side(pictures), overwrite=overwrite)
+
+
+def write_refinement(
+    path: str | os.PathLike[str],
+    gray: GrayImage,
+    colored: str | os.PathLike[str],
+    refined: NDArray[np.float32],
+    overwrite: bool = False,
+) -> None:
+    """Write the gray photo, the colored one enlarged to its size, and the refined colors ``[H, W, 3]``."""
+    given = np.clip(np.asarray(resize(read_color(colored), gray.shape)), 0, 1)
+    pictures = {"gray": _gray_rgb(gray), "given": given, "refined": refined}
     write_image(path, side_by_side(pictures), overwrite=overwrite)
 
 

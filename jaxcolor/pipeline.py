@@ -81,7 +81,7 @@ def colorize(
             input are carried over. None writes nothing.
         weights: a :class:`CIC`, a name, or a file; None is the compact network that comes with the package.
         hints: :class:`Hints`, or a file of them: colors that are kept exactly, and spread to where the photo has no
-            edge. For the method "coupled-tv".
+            edge. For the methods "coupled-tv" and "deep-prior", whose last step is a problem with constraints.
         palette: colors (a*, b*) ``[P, 2]``, or a file of them (:func:`read_palette`): the only candidates; the
             network's probabilities are carried over to the nearest of them.
         overwrite: replace an existing output.
@@ -102,13 +102,15 @@ def colorize(
     """
     chosen = _settings(settings)
     known, own = as_hints(hints), as_palette(palette)
-    if known is not None and chosen.method != "coupled-tv":
-        raise InputError(f"hints need the method coupled-tv; {chosen.method} solves no problem with constraints")
+    if known is not None and chosen.method == "cic":
+        raise InputError("hints need the method coupled-tv or deep-prior; cic solves no problem with constraints")
     clock = Clock()
     with clock("read"):
         gray = as_gray(image)
         if output is not None:
             check_output(output, overwrite=overwrite, source=gray.source)
+        if known is not None:
+            known.drawn(gray.luminance)  # One that does not fit is told before anything long.
         net = weights if isinstance(weights, CIC) else _loaded(weights)
         candidates = {"cic": 0, "coupled-tv": chosen.candidates, "deep-prior": 1}[chosen.method]
         padded = bucket(gray.shape[0]), bucket(gray.shape[1])
@@ -119,7 +121,7 @@ def colorize(
         if own is not None:
             distribution = distribution.carried_to(jnp.asarray(own))
     with clock("color"):
-        method = _METHODS[chosen.method] if known is None else partial(_coupled_tv, hints=known)
+        method = _METHODS[chosen.method] if known is None else partial(_METHODS[chosen.method], hints=known)
         chroma, details = method(photo, distribution, chosen, progress)
         rgb, colors, measures = merge(photo, chroma)
     if output is not None:
@@ -176,7 +178,7 @@ def _coupled_tv(
     small = reduced_photo(photo, settings.working_pixels())
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
-    leading = 0 if small is photo else _leading_steps(settings)
+    leading = 0 if small is photo else _leading_steps(settings, hints)
     problem = CoupledTVProblem.from_distribution(
         small.luminance,
         distribution,
@@ -229,9 +231,16 @@ def _teller(progress: Progress | None, before: int, total: int) -> Callable[[int
 
 
 def _deep_prior(
-    photo: Photo, distribution: ColorDistribution, settings: Settings, progress: Progress | None
+    photo: Photo,
+    distribution: ColorDistribution,
+    settings: Settings,
+    progress: Progress | None,
+    hints: Hints | None = None,
 ) -> tuple[Chroma, dict[str, Any]]:
-    """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges."""
+    """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges.
+
+    Hints join in that last step, which is taken then even at full working size.
+    """
     # Here, not on top: optax comes with it, and the other methods start a quarter of a second sooner without.
     from jaxcolor.deep_prior.fit import fit_deep_prior
     from jaxcolor.deep_prior.objective import Losses
@@ -241,7 +250,8 @@ def _deep_prior(
     preset = PRESETS[name]
     small, notes = _working_size(photo, settings, preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
-    total = steps + (0 if small is photo else _leading_steps(settings))
+    at_full_size = small is photo and hints is None
+    total = steps + (0 if at_full_size else _leading_steps(settings, hints))
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:
         if progress is not None:
@@ -274,12 +284,12 @@ def _deep_prior(
         "loss": dict(zip(Losses._fields, map(float, fit.history[-1]), strict=True)) if fit.steps else None,
         "notes": notes,
     }
-    if small is photo:
+    if at_full_size:
         return (jnp.asarray(fit.chroma[..., 0]), jnp.asarray(fit.chroma[..., 1])), report
 
     fitted = fit.chroma[: small.height, : small.width]
-    chroma, solver, _ = _led_by_edges(photo, fitted, settings, _teller(progress, steps, total))
-    return chroma, report | {"solvers": [solver]}
+    chroma, solver, more = _led_by_edges(photo, fitted, settings, _teller(progress, steps, total), hints)
+    return chroma, report | {"solvers": [solver], "notes": notes + more}
 
 
 def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Photo, list[str]]:
@@ -295,8 +305,9 @@ def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Phot
     return small, [f"the deep prior was fitted at {small.width}×{small.height} pixels, {why}"]
 
 
-def _leading_steps(settings: Settings) -> int:
-    return min(settings.steps, LEADING_STEPS)
+def _leading_steps(settings: Settings, hints: Hints | None) -> int:
+    """Hints are new to the last problem, so that it does not begin near its solution."""
+    return min(settings.steps, LEADING_STEPS) if hints is None else settings.steps
 
 
 def _led_by_edges(
@@ -325,11 +336,12 @@ def _led_by_edges(
             fidelity=settings.fidelity,
             coupling=settings.coupling,
         ).padded_to((level.luminance.shape[0], level.luminance.shape[1]))
-        if hints is not None and level is photo:
+        last = level is photo
+        if last and hints is not None:
             problem, notes = hints.applied(problem, photo.luminance[inside])
-        told = progress if level is photo else None
-        solution = solve_in_chunks(problem, solver, steps=_leading_steps(settings), progress=told)
-        if level is not photo:
+        steps = _leading_steps(settings, hints if last else None)
+        solution = solve_in_chunks(problem, solver, steps=steps, progress=progress if last else None)
+        if not last:
             chroma = np.stack([np.asarray(plane)[inside] for plane in solution.state.chroma], -1)
     return solution.state.chroma, solver_report(solver, solution), notes
 

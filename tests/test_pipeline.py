@@ -113,6 +113,15 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.report["notes"] == []
     assert whole.rgb.shape == (20, 28, 3)
 
+    hints = jc.Hints([jc.Hint(10, 12, 2, (0.5, 0.4, 0.35))])
+    for size in ((20, 28), (40, 60)):
+        hinted = jc.colorize(photo(*size), weights=net, hints=hints, **settings)
+        colors, held, _ = hints.drawn(jc.GrayImage.from_array(photo(*size)).luminance)
+        np.testing.assert_array_equal(hinted.chroma[held], colors[held])
+        assert [solver["steps"] for solver in hinted.report["solvers"]] == [3]
+    with pytest.raises(jc.InputError, match="lies outside the photo"):
+        jc.colorize(photo(20, 28), weights=net, hints=jc.Hints([jc.Hint(99, 1, 1, (1, 0, 0))]), **settings)
+
     monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):
         jc.colorize(photo(40, 60), weights=net, **settings)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import quality, upsamplers
+from benchmarks import quality, refine, upsamplers
 from benchmarks.__main__ import main
 from benchmarks.truth import SETTINGS, distribution_of, halves, two_regions
 from jaxcolor.color.distribution import ColorDistribution
@@ -35,6 +35,23 @@ def test_tables_json_and_sheets(folder, capsys):
     assert rows["truth"][0]["delta_e"] < 0.01 < rows["bicubic"][0]["delta_e"] < rows["gray"][0]["delta_e"]
     assert rows["gray"][0]["saturation"] < 0.01
     assert (folder / "sheets" / "degraded-a.png").exists()
+
+
+def test_refining_is_measured(folder, capsys):
+    main(["refine", str(folder), "--photos", "1", "--methods", "refine", "--json", str(folder / "all.json")])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1] == "1 photos"
+    rows = json.loads((folder / "all.json").read_text())["a.png"]
+    assert list(rows) == list(refine.DAMAGES)
+    assert rows["none"]["damaged"][1] < 0.01
+    assert rows["none"]["refine"][1] < 0.3
+    for name, row in rows.items():
+        assert name == "none" or row["refine"][1] < 1.02 * row["damaged"][1], name
+    assert rows["shifted 6"]["refine"][1] < 0.2 * rows["shifted 6"]["damaged"][1]
+    # The last line is the mean of the changes, and their worst.
+    changes = [100 * np.subtract(np.divide(r["refine"], r["damaged"]), 1) for n, r in rows.items() if n != "none"]
+    band, mean, worst = np.mean(changes, 0)[0], np.mean(changes, 0)[1], np.max(changes, 0)[1]
+    assert printed[-1].split(maxsplit=3)[3] == f"{band:+.1f} /{mean:+6.1f} ({worst:+.1f})"
 
 
 def test_every_row_is_a_number_and_the_means_leave_out_what_is_unknown():

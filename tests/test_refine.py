@@ -1,5 +1,6 @@
 """jc.refine and jaxcolor refine: damaged colors come back to the edges, sound ones stay; gradients; bad input."""
 
+import io
 from pathlib import Path
 
 import jax
@@ -13,7 +14,10 @@ from skimage.color import lab2rgb, rgb2lab
 import jaxcolor as jc
 from jaxcolor import registration
 from jaxcolor.cli.main import main
+from jaxcolor.color.spaces import srgb_to_lab
+from jaxcolor.coupled_tv.operators import coupled_total_variation
 from jaxcolor.images import read_color
+from jaxcolor.refinement import refine_photo
 from tests.coupled_tv_data import float64
 
 SHAPE = (64, 64)
@@ -53,10 +57,58 @@ def test_damage_is_undone_and_sound_colors_stay(damage, left) -> None:
     assert after < (0.3 if left is None else left * error(given, lab))
 
 
-def test_strength_zero_keeps_the_colors() -> None:
+def test_strength_from_nothing_to_much() -> None:
+    """0 leaves alone; up to 1/2 the colors move straight; from there on the coupled total variation falls."""
     lab = scene()
-    given = colored(lab, shifted(lab[..., 1:]))
-    np.testing.assert_allclose(jc.refine(lab[..., 0], given, strength=0.0), given, atol=2e-3)
+    given = colored(lab, blurry(lab[..., 1:]))
+    at = jax.jit(lambda strength: jc.refine(lab[..., 0], given, strength=strength))
+    same = jc.refine(lab[..., 0], given, strength=0.0)
+    np.testing.assert_allclose(same, given, atol=2e-3)
+    np.testing.assert_allclose(at(0.0), same, atol=1e-6)
+    moved = [np.linalg.norm(rgb2lab(at(strength)) - rgb2lab(same)) for strength in (0.1, 0.2, 0.35, 0.5)]
+    np.testing.assert_allclose(moved, moved[-1] * np.array([0.2, 0.4, 0.7, 1.0]), rtol=0.02)
+
+    def variation(chroma: np.ndarray) -> float:
+        return float(coupled_total_variation(lab[..., 0], (chroma[..., 0], chroma[..., 1]), 240.0))
+
+    left = [variation(rgb2lab(at(strength))[..., 1:]) for strength in (0.5, 0.65, 0.8, 0.9, 1.0)]
+    # What the colors add to the variation of the lightness.
+    left = np.array(left) - variation(0 * lab[..., 1:])
+    assert (np.diff(left) < -0.01 * left[0]).all()
+
+
+def test_strength_zero_is_exact_for_files(tmp_path: Path) -> None:
+    lab = scene()
+    file = save(tmp_path / "a.png", colored(lab, shifted(lab[..., 1:])))
+    result = refine_photo(None, file, strength=0)
+    np.testing.assert_array_equal(result.chroma, srgb_to_lab(jnp.asarray(read_color(file)))[..., 1:])
+    assert result.report["status"] == "left alone"
+
+
+def photo() -> np.ndarray:
+    """Lab [176, 208, 3]: smooth colors and lightness, and a disc of others."""
+    rng = np.random.default_rng(4)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(176, 208, 3)), (12, 12, 0))
+    row, column = np.mgrid[:176, :208]
+    disc = (row - 80) ** 2 + (column - 110) ** 2 < 50**2
+    lab = smooth / smooth.std((0, 1)) * [6, 5, 5] + np.where(disc[..., None], [70, 5, 30], [45, -10, -10])
+    return lab.astype(np.float32)
+
+
+def test_blocks_of_jpeg_are_recognised_and_smoothed() -> None:
+    lab = photo()
+    file = io.BytesIO()
+    Image.fromarray(np.rint(255 * colored(lab, lab[..., 1:])).astype(np.uint8)).save(file, "JPEG", quality=30)
+    given = np.asarray(Image.open(file)) / np.float32(255)
+    blocks = [float(registration.blockiness(rgb2lab(rgb)[..., 1:])) for rgb in (colored(lab, lab[..., 1:]), given)]
+    assert blocks[0] < 1.2
+    assert blocks[1] > 2.2
+    # Moved by half a block they are the same blocks.
+    assert float(registration.blockiness(rgb2lab(given)[7:, 9:, 1:])) == pytest.approx(blocks[1], rel=0.1)
+    assert error(jc.refine(lab[..., 0], given), lab) < 0.9 * error(given, lab)
+    # Borders of things are no blocks, however straight.
+    straight = np.where(np.arange(208)[:, None] < 97, [40.0, 20.0], [-30.0, 0.0])
+    assert float(registration.blockiness(np.broadcast_to(straight, (176, 208, 2)))) < 1.2
 
 
 def test_shift_and_blur_are_recognised() -> None:

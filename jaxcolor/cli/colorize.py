@@ -2,10 +2,9 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_hints, add_outputs, check_report, do_all, plan
+from jaxcolor.cli.jobs import Job, Tell, add_outputs, add_own_colors, check_report, do_all, own_colors, plan
 from jaxcolor.cli.parsing import add_settings, settings_of
 
 
@@ -22,8 +21,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--compare", action="store_true", help="also write gray, cic and the result side by side, as NAME-compare.png"
     )
-    add_hints(parser)
-    parser.add_argument("--palette", metavar="FILE", type=Path, help="use these colors only: GIMP .gpl, .json or .png")
+    add_own_colors(parser)
     add_settings(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, failed = plan(args.inputs, args.output, args.compare)
     steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
     net = _network(args.weights) if jobs else None
-    work = partial(_colorize, args=args, settings=settings | _own_colors(args) | {"weights": net})
+    work = partial(_colorize, args=args, settings=settings | own_colors(args) | {"weights": net})
     return do_all(jobs, failed, args, "colorized", steps[settings["method"]], work)
 
 
@@ -44,16 +42,6 @@ def _network(weights: str | None) -> Any:
     from jaxcolor.cic.predict import CIC
 
     return CIC.load(weights)
-
-
-def _own_colors(args: argparse.Namespace) -> dict[str, Any]:
-    """Hints and palette, read once for all photos."""
-    if args.hints is None and args.palette is None:
-        return {}
-    from jaxcolor.hints import as_hints
-    from jaxcolor.palettes import as_palette
-
-    return {"hints": as_hints(args.hints), "palette": as_palette(args.palette)}
 
 
 def _colorize(job: Job, tell: Tell, args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -44,14 +44,26 @@ def add_outputs(parser: argparse.ArgumentParser, mark: str = MARK) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
-def add_hints(parser: argparse.ArgumentParser) -> None:
-    """Add the option of known colors."""
+def add_own_colors(parser: argparse.ArgumentParser) -> None:
+    """Add the options of known colors."""
     parser.add_argument(
         "--hints",
         metavar="FILE",
         type=Path,
         help="known colors: a PNG of strokes with alpha, or points (x, y, radius, color) as .csv or .json",
     )
+    parser.add_argument("--palette", metavar="FILE", type=Path, help="use these colors only: GIMP .gpl, .json or .png")
+
+
+def own_colors(args: argparse.Namespace) -> dict[str, Any]:
+    """Hints and palette, read once for all photos."""
+    if args.hints is None and args.palette is None:
+        return {}
+    # Here, not on top: a wrong option is answered at once, before JAX is loaded.
+    from jaxcolor.hints import as_hints
+    from jaxcolor.palettes import as_palette
+
+    return {"hints": as_hints(args.hints), "palette": as_palette(args.palette)}
 
 
 def check_report(args: argparse.Namespace) -> None:

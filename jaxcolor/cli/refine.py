@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_hints, add_outputs, check_report, do_all, expand, plan
+from jaxcolor.cli.jobs import Job, Tell, add_outputs, add_own_colors, check_report, do_all, expand, own_colors, plan
 from jaxcolor.errors import InputError
 
 MARK = "-refined"
@@ -24,13 +24,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "inputs", metavar="[GRAY] COLORED", nargs="+", help="a gray photo and a colored one, or two folders of them"
     )
     add_outputs(parser, MARK)
+    parser.add_argument(
+        "--compare", action="store_true", help="also write gray, given and refined side by side, as NAME-compare.png"
+    )
     group = parser.add_argument_group("method")
     group.add_argument(
         "--strength", metavar="S", type=float, default=STRENGTH, help="0 leave alone … 1 strong (default: %(default)s)"
     )
     group.add_argument("--no-align", action="store_true", help="keep the colors where they are, even if shifted")
     group.add_argument("--steps", metavar="N", type=int, default=STEPS, help="of the solver (default: %(default)s)")
-    add_hints(parser)
+    add_own_colors(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -39,13 +42,14 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     check_report(args)
     *gray, colored = args.inputs
-    jobs, failed = plan([colored], args.output, mark=MARK)
+    jobs, failed = plan([colored], args.output, args.compare, MARK)
     pairs: dict[Path, Path] = {}
     if gray:
         pairs, unpaired = _pair(gray[0], [job.source for job in jobs], alone=not Path(colored).is_dir())
         failed |= unpaired
         jobs = [job for job in jobs if job.source in pairs]
-    return do_all(jobs, failed, args, "refined", max(args.steps, 1), partial(_refine, pairs=pairs, args=args))
+    work = partial(_refine, pairs=pairs, args=args, colors=own_colors(args) if jobs else {})
+    return do_all(jobs, failed, args, "refined", max(args.steps, 1), work)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -84,22 +88,32 @@ def _pair(gray: str, colored: list[Path], alone: bool) -> tuple[dict[Path, Path]
     return pairs, failed
 
 
-def _refine(job: Job, tell: Tell, pairs: dict[Path, Path], args: argparse.Namespace) -> dict[str, Any]:
+def _refine(
+    job: Job, tell: Tell, pairs: dict[Path, Path], args: argparse.Namespace, colors: dict[str, Any]
+) -> dict[str, Any]:
     """Refine one photo."""
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
-    from jaxcolor.images import read_gray
+    from jaxcolor.images import check_output, read_gray
     from jaxcolor.refinement import refine_photo
 
     gray = read_gray(pairs.get(job.source, job.source))
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    return refine_photo(
+    if job.comparison is not None:
+        for source in (gray.source, job.source):
+            check_output(job.comparison, overwrite=args.force, source=source)
+    result = refine_photo(
         gray,
         job.source,
         job.target,
         strength=args.strength,
         align=not args.no_align,
         steps=args.steps,
-        hints=args.hints,
         overwrite=args.force,
         progress=tell,
-    ).report
+        **colors,
+    )
+    if job.comparison is not None:
+        from jaxcolor.comparison import write_refinement
+
+        write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
+    return result.report

@@ -1,11 +1,15 @@
-"""``python -m benchmarks``: ``speed`` of the solvers, which is also what runs without a name, or ``quality``."""
+"""``python -m benchmarks``: ``speed`` of the solvers, also what runs without a name, ``quality`` or ``figures``."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"speed": "solver iterations beside their peers", "quality": "the halo benchmark: colors against the truth"}
+COMMANDS = {
+    "speed": "solver iterations beside their peers",
+    "quality": "the halo benchmark: colors against the truth",
+    "figures": "the figures of the two papers",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -107,16 +107,15 @@ def times(subjects: Sequence[Subject]) -> str:
     """A, section 4, and B, section 3: seconds for one photo without compilation; the papers' are of their machines."""
     subject, size = subjects[0], len(subjects[0].lab)
     network = measure(lambda: jax.block_until_ready(subject.net.predict(subject.gray.luminance)), 3).median
-    color: dict[str, Callable[[], Any]] = {
-        "CIC": lambda: chroma_of(subject.gray, subject.distribution, method="cic"),
-        "coupled TV": lambda: chroma_of(subject.gray, subject.distribution),
-        "deep prior": lambda: subject.fitted(subject.preset),
+    once = replace(subject.preset, steps=1)
+    color = {
+        "CIC": measure(lambda: chroma_of(subject.gray, subject.distribution, method="cic"), 3),
+        "coupled TV": measure(lambda: chroma_of(subject.gray, subject.distribution), 3),
+        "deep prior": measure(lambda: subject.fitted(subject.preset), 1, before=lambda: subject.fitted(once)),
     }
     published = {"coupled TV": "about 15 (Matlab, CPU)", "deep prior": "162 (GTX 1060, 256², 2,000 steps)"}
     lines = [f"{f'{size}²':12s}{'seconds':>10s}   published"]
-    for name, function in color.items():
-        seconds = network + measure(function, 1).median
-        lines.append(f"{name:12s}{seconds:10.2f}   {published.get(name, '–')}")
+    lines += [f"{name:12s}{network + t.median:10.2f}   {published.get(name, '–')}" for name, t in color.items()]
     channels = subject.preset.network.channels
     return "\n".join([*lines, f"deep prior here: {subject.preset.steps} steps, {channels} channels"])
 
@@ -181,10 +180,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the squares (default: %(default)s)")
     parser.add_argument("--preset", choices=list(PRESETS), default="fast", help="of the deep prior (default: fast)")
     parser.add_argument("--prior-steps", type=int, help="of the deep prior; default: the preset's")
+    parser.add_argument("--format", choices=("png", "jpg", "pdf"), default="png", help="default: %(default)s")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write a PNG for every figure; the table is printed and written as text."""
+    """Write a picture for every figure; the table is printed and written as text."""
     preset = PRESETS[options.preset]
     if options.prior_steps is not None:
         preset = replace(preset, steps=options.prior_steps)
@@ -199,7 +199,7 @@ def run(options: argparse.Namespace) -> None:
             print(drawn)
             (options.output / f"{name}.txt").write_text(drawn + "\n", encoding="utf-8")
         else:
-            drawn.savefig(options.output / f"{name}.png", dpi=100)
+            drawn.savefig(options.output / f"{name}.{options.format}", dpi=100)
         print(f"{name}: {FIGURES[name].__doc__}", flush=True)
 
 

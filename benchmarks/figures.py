@@ -104,7 +104,7 @@ def photos(subjects: Sequence[Subject]) -> Any:
 
 
 def times(subjects: Sequence[Subject]) -> str:
-    """A, section 4, and B, section 3: seconds for one photo without compilation; the papers' are of their machines."""
+    """Seconds for one photo, compilation left out, beside those that the papers state for their machines."""
     subject, size = subjects[0], len(subjects[0].lab)
     network = measure(lambda: jax.block_until_ready(subject.net.predict(subject.gray.luminance)), 3).median
     once = replace(subject.preset, steps=1)
@@ -185,14 +185,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write a picture for every figure; the table is printed and written as text."""
+    try:
+        for name, least in (("number", 1), ("size", 16), ("prior_steps", 1)):
+            if (value := getattr(options, name)) is not None and value < least:
+                raise jc.InputError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+        _write(options)
+    except (jc.InputError, OSError) as error:
+        raise SystemExit(f"figures: error: {error}") from None
+
+
+def _write(options: argparse.Namespace) -> None:
     preset = PRESETS[options.preset]
     if options.prior_steps is not None:
         preset = replace(preset, steps=options.prior_steps)
-    try:
-        subjects = study(options.weights, options.photos, options.number, options.size, preset)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (jc.InputError, OSError) as error:
-        raise SystemExit(f"figures: error: {error}") from None
+    subjects = study(options.weights, options.photos, options.number, options.size, preset)
+    options.output.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         drawn = FIGURES[name](subjects)
         if isinstance(drawn, str):

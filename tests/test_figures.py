@@ -96,5 +96,11 @@ def test_command_writes_what_is_asked_for(tmp_path, capsys):
     main(["figures", str(tmp_path / "out"), "--only", "B3", "B4", "--size", "32", "--number", "1"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["B3.png", "B4.png"]
     assert "among which the network chooses" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"no weights|missing"):
-        main(["figures", str(tmp_path / "out"), "--weights", str(tmp_path / "missing.safetensors")])
+    for wrong, word in {
+        ("--weights", str(tmp_path / "missing.safetensors")): "missing",
+        ("--number", "0"): "at least 1; got 0",
+        ("--size", "8"): "at least 16",
+    }.items():
+        with pytest.raises(SystemExit, match=word):
+            main(["figures", str(tmp_path / "other"), *wrong])
+    assert not (tmp_path / "other").exists()

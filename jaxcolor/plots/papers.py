@@ -55,7 +55,14 @@ def pictures_figure(rows: Sequence[Mapping[str, ArrayLike]], side: float = 2.2) 
 
 
 def saturation_figure(pictures: Mapping[str, ArrayLike]) -> Any:
-    """Histograms of the HSV saturation of pictures ``[H, W, 3]`` in [0, 1], with their means (A, figure 3)."""
+    """Histograms of the HSV saturation of pictures ``[H, W, 3]`` in [0, 1], with their means (A, figure 3).
+
+    Dark pixels count as saturated although hardly any color is seen in them.
+
+    >>> figure = saturation_figure({"red": np.full((2, 2, 3), [0.8, 0.2, 0.2])})
+    >>> figure.axes[0].get_legend_handles_labels()[1]
+    ['red: mean 0.7500']
+    """
     figure = new_figure(5.5, 3.2)
     from matplotlib.colors import rgb_to_hsv
 

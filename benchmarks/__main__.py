@@ -10,6 +10,7 @@ COMMANDS = {
     "quality": "the halo benchmark: colors against the truth",
     "deep-prior": "the deep prior: seconds a step, loss against time, colors beside other methods",
     "refine": "damage to colors that jc.refine undoes",
+    "figures": "the figures of the two papers",
 }
 
 

@@ -53,9 +53,9 @@ class Table:
         return asdict(self)
 
 
-def measure(function: Callable[[], object], repetitions: int = 7) -> Timing:
-    """Time ``function``, which must wait for its own result; one call before does not count."""
-    function()
+def measure(function: Callable[[], object], repetitions: int = 7, before: Callable[[], object] | None = None) -> Timing:
+    """Time ``function``, which must wait for its own result; one call before, or one of ``before``, does not count."""
+    (before or function)()
     times = []
     for _ in range(repetitions):
         began = time.perf_counter()

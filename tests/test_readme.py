@@ -35,6 +35,13 @@ def test_program_runs(program, tmp_path, monkeypatch):
     exec(compile(program, str(README), "exec"), {})
 
 
+def test_local_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 5
+    assert [link for link in local if not (README.parent / link).exists()] == []
+
+
 def test_there_is_something_to_test():
     assert len(COMMANDS) > 5
     assert len(PROGRAMS) == 4

@@ -1,4 +1,4 @@
-"""Plots of an evaluation; needs matplotlib, the extra ``plot``."""
+"""Plots of an evaluation."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from jaxcolor.cic.calibration import Reliability
 from jaxcolor.errors import InputError
 from jaxcolor.evaluation import COLUMNS, TRUTH, Evaluation
+from jaxcolor.plots.figure import new_figure
 
 
 def write_plots(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
@@ -58,15 +59,6 @@ def measures_figure(evaluation: Evaluation) -> Any:
             axes.axvline(truth, color="gray", linestyle="dashed")
         axes.set_title(title)
     return figure
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches that no window and no global state belong to."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need matplotlib; install it with: pip install 'jaxcolor[plot]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _points(curve: Reliability) -> tuple[Any, Any, Any]:

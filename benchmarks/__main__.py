@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, what in COMMANDS.items():
         # Only the benchmark that runs is imported; the others need packages that may not be there.
         chosen = given[0] == name
-        module = import_module(f"benchmarks.{name.replace('-', '_')}") if chosen else None
+        module = import_module(f".{name.replace('-', '_')}", __package__) if chosen else None
         command = commands.add_parser(name, help=what, description=module.__doc__ if module else what)
         if module is not None:
             module.add_arguments(command)

@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
-from benchmarks.quality import TRUTH, Rows, measures, table, write_sheet
-from benchmarks.timing import machine, measure
-from benchmarks.truth import photo, photo_files
 from jaxcolor.cic.predict import CIC
 from jaxcolor.constants import RESOLUTION
 from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
 from jaxcolor.pipeline import chroma_of
+
+from .quality import TRUTH, Rows, measures, table, write_sheet
+from .timing import machine, measure
+from .truth import photo, photo_files
 
 PARTS = ("step", "curve", "colors")
 PEERS = ("cic", "coupled-tv")

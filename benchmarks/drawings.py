@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import Table
+from .timing import Table
 
 # What an iteration with k candidates must read and write at least, in planes of float32: candidates 2k and weights k
 # read, weights written; five dual planes, chroma and its extrapolation read and written; edge strengths read.

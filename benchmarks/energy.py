@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor.coupled_tv as ctv
-from benchmarks.solver import GAMMA, LAM, RHO, SIGMA, TAU, instance, scico_pdhg
-from benchmarks.timing import Table, Timing
 from jaxcolor.coupled_tv.operators import divergence, edge_strength
+
+from .solver import GAMMA, LAM, RHO, SIGMA, TAU, instance, scico_pdhg
+from .timing import Table, Timing
 
 TARGETS = (1e-3, 1e-4)
 REPETITIONS = 3

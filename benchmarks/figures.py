@@ -16,8 +16,6 @@ import jax
 import numpy as np
 
 import jaxcolor as jc
-from benchmarks.timing import measure
-from benchmarks.truth import Degradation, distribution_of, photo, photo_files, two_regions, wrong_share
 from jaxcolor.deep_prior import PRESETS, Preset
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.plots import (
@@ -28,6 +26,9 @@ from jaxcolor.plots import (
     pictures_figure,
     saturation_figure,
 )
+
+from .timing import measure
+from .truth import Degradation, distribution_of, photo, photo_files, two_regions, wrong_share
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
-from benchmarks.timing import Table, measure
 from jaxcolor.cic.network import CICNetwork, random_variables
 from jaxcolor.cic.training.loop import TrainingConfig, initial_state, make_step
 from jaxcolor.color.palette import ab_bins
+
+from .timing import Table, measure
 
 MISSING = "PyTorch is not installed: its rows are left out"
 

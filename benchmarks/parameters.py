@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor.coupled_tv as ctv
-from benchmarks.truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
 from jaxcolor import metrics
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.guidance import Guidance
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
+
+from .truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 import jaxcolor as jc
-from benchmarks.timing import Table, Timing, measure
 from jaxcolor.images import read_gray
+
+from .timing import Table, Timing, measure
 
 # Run by a small process, since a process counts the peak of the one that started it as its own.
 LAUNCHER = """

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.timing import Table, measure
 from jaxcolor.coupled_tv.simplex import project_simplex
+
+from .timing import Table, measure
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:

@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import machine
-from benchmarks.truth import GRID, SETTINGS, distribution_of, photo, photo_files
-from benchmarks.upsamplers import METHODS, PEERS, SLOW
 from jaxcolor import metrics
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.gamut import scale_chroma
 from jaxcolor.color.spaces import lab_to_srgb
+
+from .timing import machine
+from .truth import GRID, SETTINGS, distribution_of, photo, photo_files
+from .upsamplers import METHODS, PEERS, SLOW
 
 # Title and decimals; ↓ and ↑ say which direction is better.
 COLUMNS = {

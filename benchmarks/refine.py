@@ -21,12 +21,13 @@ from PIL import Image
 from scipy import ndimage
 
 import jaxcolor as jc
-from benchmarks.quality import write_sheet
-from benchmarks.truth import photo_files
-from benchmarks.upsamplers import bilateral, guided
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_lab
 from jaxcolor.images import read_color
 from jaxcolor.refinement import DEFAULT_STRENGTH
+
+from .quality import write_sheet
+from .truth import photo_files
+from .upsamplers import bilateral, guided
 
 Floats = np.ndarray
 SHIFT = 6

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 
 import jaxcolor.coupled_tv as ctv
-from benchmarks.timing import Table, Timing, measure
 from jaxcolor.coupled_tv.operators import edge_strength
 from jaxcolor.coupled_tv.simplex import _sorting_network
+
+from .timing import Table, Timing, measure
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.timing import Table, machine
+from .timing import Table, machine
 
 # The modules that make the tables, and what each measures.
 PARTS = {
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
             content = json.dumps({"machine": about, "tables": [table.plain() for table in made]}, indent=1)
             options.json.write_text(content)
     if options.plot:
-        from benchmarks.drawings import draw
+        from .drawings import draw
 
         for path in draw(made, options.plot):
             print(path)
@@ -51,4 +51,4 @@ def run(options: argparse.Namespace) -> None:
 def tables(names: list[str], quick: bool, peers: bool) -> Iterator[Table]:
     """Of the parts with these names, in their order."""
     for name in names:
-        yield from import_module(f"benchmarks.{name}").tables(quick, peers)
+        yield from import_module(f".{name}", __package__).tables(quick, peers)

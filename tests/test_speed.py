@@ -22,6 +22,12 @@ def test_options_without_a_name_are_those_of_speed(tmp_path, capsys):
     assert made["machine"]["cores"]
 
 
+def test_the_command_of_the_package_prints_the_same_tables(run):
+    code, out, err = run("bench", "--quick", "--only", "projection", "--no-peers")
+    assert (code, err) == (0, [])
+    assert "simplex projection, 4096 vectors of 4" in out
+
+
 def test_ratios_are_to_the_reference_and_left_out_without_it():
     rows = {name: Timing(seconds, seconds, seconds) for name, seconds in {"ours": 0.002, "bound": 0.001}.items()}
     table = Table("title", rows, "bound", notes=["a note"], values={"ours": {"steps": 7}})

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 
 import jaxcolor
 from jaxcolor.cache import cache_directory
-from jaxcolor.cli import colorize, demo, doctor, evaluate, refine, train, weights
+from jaxcolor.cli import bench, colorize, demo, doctor, evaluate, refine, train, weights
 from jaxcolor.cli.parsing import EXIT_FAILURE, EXIT_INTERRUPTED, OneLineParser, one_line
 from jaxcolor.errors import InputError
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="jaxcolor", description="Automatic image colorization without color halos, in JAX.")
     parser.add_argument("--version", action="version", version=f"jaxcolor {jaxcolor.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (colorize, refine, demo, weights, train, evaluate, doctor):
+    for command in (colorize, refine, demo, weights, train, evaluate, bench, doctor):
         command.add_parser(subparsers)
     return parser
 

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     # First calls are timed too, and must compile.
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         _speed().run(args)

@@ -206,7 +206,7 @@ def figure(curves: dict[str, Curve]) -> Any:
             by_step.plot(part, color=color, linewidth=0.8, linestyle=style)
     for style, part in zip(("dotted", "dashed", "dashdot"), ("color", "luminance", "variation"), strict=True):
         by_step.plot([], color="gray", linestyle=style, label=part)
-    by_time.set(xlabel="seconds", ylabel="loss", yscale="log", xscale="symlog")
+    by_time.set(xlabel="seconds", ylabel="loss", yscale="log", xscale="symlog", xlim=(0, None))
     by_step.set(xlabel="step")
     for axes in (by_time, by_step):
         axes.legend()

@@ -170,6 +170,9 @@ def test_the_guide_as_first_target_and_no_assignment():
     fit = fit_deep_prior(luminance(), distribution(), preset=preset, seeds=2, guide=guide)
     rows, columns = (downsampling_matrix(n, cells) for n, cells in zip(SHAPE, GRID, strict=True))
     np.testing.assert_allclose(fit.target, np.einsum("ij,jkc,lk->ilc", rows, guide, columns), atol=1e-3)
+    # Where nothing is guided, the mean.
+    free = fit_deep_prior(luminance(), distribution(), preset=replace(preset, guided=False), seeds=2, steps=0)
+    np.testing.assert_allclose(free.target, distribution().mean(), atol=1e-3)
 
 
 def test_one_step_is_the_step_of_torch(fit: jc.DeepPriorFit):

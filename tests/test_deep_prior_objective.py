@@ -144,7 +144,6 @@ def test_published_numbers():
         (lambda: Objective(smoothing=0), "smoothing must be"),
         (lambda: Preset(learning_rate=0), "learning_rate must be"),
         (lambda: Preset(start="median"), "start must be 'mean', 'mode' or 'guide'"),
-        (lambda: Preset(start="guide"), "needs guided=True"),
         (lambda: Preset(assign_from=0), "assign_from must be"),
         (lambda: Preset(assign_every=0), "assign_every must be"),
         (lambda: Data.of(np.zeros((2, 3, 1)), ab_bins(), GRID), r"luminance must have shape \[H, W\]"),

@@ -135,6 +135,7 @@ def fit_deep_prior(
     channels. Compiled once for each shape and network.
 
     >>> dist = ColorDistribution(jnp.full((2, 2, 1), 1.0), jnp.array([[40.0, -20.0]]))
+    >>> from jaxcolor.deep_prior import SkipNetwork
     >>> tiny = Preset(network=SkipNetwork(channels=4, scales=1), steps=2)
     >>> fit = fit_deep_prior(jnp.full((8, 8), 50.0), dist, preset=tiny)
     >>> fit.chroma.shape, fit.history.shape, fit.message()

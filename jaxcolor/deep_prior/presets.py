@@ -22,7 +22,7 @@ class Preset:
         decay: over so many of the last steps the learning rate falls linearly toward 0.
         steps: of Adam, at least 0.
         start: the first target colors: the "mean" of the distribution in every cell, its "mode", or the "guide"
-            brought to the cells; without a guide, that is the mean again.
+            brought to the cells; where it is not guided, that is the mean again.
         assign_from, assign_every: the target becomes the palette's color nearest to the network's own after
             ``assign_from`` steps and then after every ``assign_every``. ``assign_from`` = None: never.
         guided: the first three channels of the noise are replaced by the photo's luminance and by chroma that is known
@@ -49,7 +49,6 @@ class Preset:
             f"start must be 'mean', 'mode' or 'guide'; got {self.start!r}": self.start in ("mean", "mode", "guide"),
             f"assign_from must be at least 1, or None; got {self.assign_from}": self.assign_from is None
             or self.assign_from >= 1,
-            "start='guide' needs guided=True": self.start != "guide" or self.guided,
             f"assign_every must be at least 1; got {self.assign_every}": self.assign_every >= 1,
         }
         for message, holds in checks.items():

@@ -175,8 +175,7 @@ def first_state(
         inputs = inputs.at[..., :3].set((planes - 0.5) * jnp.array([4.0, 8.0, 8.0], dtype))
     parameters = jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(of_parameters)
     parameters = parameters.astype(dtype)
-    if start == "guide":
-        assert guide is not None
+    if start == "guide" and guide is not None:
         colors = data.coarse(guide)
     else:
         colors = distribution.palette[distribution.modes()] if start == "mode" else distribution.mean()

@@ -1,4 +1,4 @@
-"""The papers' figures are drawn, and what they draw are the numbers of other programs."""
+"""What the papers' figures draw are the numbers of other programs; notebook 8 draws them all."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,9 @@ from matplotlib.colors import to_rgba
 from skimage.color import lab2rgb, rgb2hsv
 
 import jaxcolor as jc
-from benchmarks import figures
 from benchmarks.__main__ import main
 from jaxcolor import plots
 from jaxcolor.color.palette import ab_bins
-from jaxcolor.deep_prior import Preset, SkipNetwork
 from jaxcolor.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -74,22 +72,6 @@ def test_pictures_stand_in_their_rows():
     for rows in ([], [{}], [{"a": dark}, {"a": dark, "b": dark}]):
         with pytest.raises(InputError, match="rows of one length"):
             plots.pictures_figure(rows)
-
-
-@pytest.fixture(scope="module")
-def study():
-    """A photo of scikit-image, tiny, and as few steps as there can be."""
-    preset = Preset(network=SkipNetwork(channels=4, scales=1), steps=3, assign_from=2, assign_every=2)
-    return figures.study(None, None, 1, 32, preset)
-
-
-@pytest.mark.parametrize("name", list(figures.FIGURES))
-def test_every_figure_of_the_papers_is_drawn(study, name):
-    drawn = figures.FIGURES[name](study)
-    if name == "times":
-        assert [line.split()[0] for line in drawn.splitlines()] == ["32²", "CIC", "coupled", "deep", "deep"]
-    else:
-        drawn.draw_without_rendering()
 
 
 def test_command_writes_what_is_asked_for(tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcolor.coupled_tv import CoupledTVProblem, InertialForwardBackward, PrimalDual, solve
+from jaxcolor.errors import InputError
 from tests.coupled_tv_data import data, float64, problem
 
 PRIMAL_DUAL = PrimalDual(dual_step=0.05, primal_step=2.5, weight_step=0.02)
@@ -73,3 +74,27 @@ def test_memory_grows_with_the_square_root_of_the_steps():
     assert many < 6 * few
     state = sum(x.nbytes for x in jax.tree.leaves(PRIMAL_DUAL.init(p)))
     assert many < 3 * 2 * 20 * state
+
+
+def test_forward_mode_in_several_directions_at_once():
+    """At this size the sum over the support came out wrong under vmap, see ``along_simplex``."""
+    keys, shape, count = jax.random.split(jax.random.key(0), 3), (64, 64), 10
+    luminance = jax.random.uniform(keys[0], shape, maxval=100.0)
+    candidates = 30 * jax.random.normal(keys[1], (*shape, count, 2))
+    weights = jax.random.dirichlet(keys[2], jnp.ones(count), shape)
+
+    def chroma(numbers):
+        # Built inside jit of arrays that are known, which are checked as outside.
+        made = CoupledTVProblem(luminance, candidates, weights, numbers[0], numbers[1])
+        return solve(made, PrimalDual(), steps=2).chroma
+
+    numbers = jnp.array([0.3, 2.0])
+    together = jax.jit(jax.jacfwd(chroma))(numbers)
+    one = jax.jit(lambda direction: jax.jvp(chroma, (numbers,), (direction,))[1])
+    np.testing.assert_allclose(together, jnp.stack([one(d) for d in jnp.eye(2)], -1), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_wrong_with_known_arrays_is_told_inside_jit():
+    luminance, candidates, weights = jnp.full((2, 2), 200.0), jnp.zeros((2, 2, 1, 2)), jnp.ones((2, 2, 1))
+    with pytest.raises(InputError, match="L\\*"):
+        jax.jit(lambda f: CoupledTVProblem(luminance, candidates, weights, f).mean())(0.1)

@@ -69,7 +69,9 @@ def check_step(name: str, value: ArrayLike, above: float | None = None, below: f
 
 
 def _check_values(luminance: Array, candidates: Array, weights: Array, space: str) -> None:
-    low, high, colors, least, off = (float(x) for x in _facts(luminance, candidates, weights))
+    # Also inside jit, where arrays that were closed over are known.
+    with jax.ensure_compile_time_eval():
+        low, high, colors, least, off = (float(x) for x in _facts(luminance, candidates, weights))
     _check_range(low, high, space)
     if not math.isfinite(colors):
         raise InputError("candidates contain NaN or infinity")
@@ -91,7 +93,9 @@ def check_luminance(luminance: ArrayLike) -> Array:
     y = jnp.asarray(luminance)
     y = y.astype(jnp.result_type(y.dtype, jnp.float32))
     if not isinstance(y, jax.core.Tracer):
-        _check_range(float(y.min()), float(y.max()), "lab")
+        with jax.ensure_compile_time_eval():
+            low, high = float(y.min()), float(y.max())
+        _check_range(low, high, "lab")
     return y
 
 

@@ -46,9 +46,11 @@ def along_simplex(projected: Array, direction: Array, axis: int = 0) -> Array:
 
     Σ over the support of (v_i - θ) = 1, so dθ is the mean of dv over the support, which is never empty.
     """
-    support = (projected > 0).astype(direction.dtype)
-    threshold = (support * direction).sum(axis, keepdims=True) / jnp.maximum(support.sum(axis, keepdims=True), 1)
-    return support * (direction - threshold)
+    # A choice, not a product with zeros and ones: of their sum XLA:CPU (jax 0.10) makes wrong code under vmap.
+    support = projected > 0
+    size = jnp.maximum(support.sum(axis, keepdims=True), 1).astype(direction.dtype)
+    threshold = jnp.where(support, direction, 0).sum(axis, keepdims=True) / size
+    return jnp.where(support, direction - threshold, 0)
 
 
 def threshold_by_sorting(entries: Sequence[Array]) -> Array:

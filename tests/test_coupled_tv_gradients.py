@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxcolor.coupled_tv import CoupledTVProblem, InertialForwardBackward, PrimalDual, solve
-from jaxcolor.errors import InputError
 from tests.coupled_tv_data import data, float64, problem
 
 PRIMAL_DUAL = PrimalDual(dual_step=0.05, primal_step=2.5, weight_step=0.02)
@@ -92,9 +91,3 @@ def test_forward_mode_in_several_directions_at_once():
     together = jax.jit(jax.jacfwd(chroma))(numbers)
     one = jax.jit(lambda direction: jax.jvp(chroma, (numbers,), (direction,))[1])
     np.testing.assert_allclose(together, jnp.stack([one(d) for d in jnp.eye(2)], -1), rtol=1e-4, atol=1e-3)
-
-
-def test_what_is_wrong_with_known_arrays_is_told_inside_jit():
-    luminance, candidates, weights = jnp.full((2, 2), 200.0), jnp.zeros((2, 2, 1, 2)), jnp.ones((2, 2, 1))
-    with pytest.raises(InputError, match="L\\*"):
-        jax.jit(lambda f: CoupledTVProblem(luminance, candidates, weights, f).mean())(0.1)

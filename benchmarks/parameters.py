@@ -118,10 +118,10 @@ def print_study(title: str, labels: Sequence[str], values: np.ndarray) -> None:
         print(" | ".join("{:7.3f}{:7.3f}{:7.2f}".format(*setting) for setting in row) + f"  {label}", flush=True)
 
 
-def print_two_regions(choices: list[Choice]) -> None:
+def print_two_regions(size: int, cell: int, choices: list[Choice]) -> None:
     """Share of pixels on the wrong color and mean chroma error."""
-    luminance, truth, colors = two_regions()
-    dist = distribution_of(truth, replace(SETTINGS["degraded"], noise=0.0, wrong=0.0))
+    luminance, truth, colors = two_regions(size)
+    dist = distribution_of(truth, replace(SETTINGS["degraded"], noise=0.0, wrong=0.0), grid=max(size // cell, 1))
     print("wrong color %, mean chroma error")
     results = {"bicubic": bicubic(dist, luminance.shape)}
     results |= {choice.changes(): choice.chroma(luminance, dist) for choice in choices}
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parameters", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it the two-region image")
     parser.add_argument("--number", type=int, default=8, help="photos to take, evenly spread over the folder")
-    parser.add_argument("--size", type=int, default=192, help="side of the square photos")
+    parser.add_argument("--size", type=int, default=192, help="side of the square pictures")
     parser.add_argument("--cell", type=int, default=8, help="pixels along a side of a cell of the grid")
     parser.add_argument("--axes", nargs="*", choices=list(AXES), default=list(AXES), help="parameters to vary")
     for field in fields(Choice):
@@ -143,7 +143,9 @@ def main() -> None:
     options = parser.parse_args()
     center = Choice(**{field.name: getattr(options, field.name) for field in fields(Choice)})
     if options.folder is None:
-        print_two_regions([center, *(replace(center, **{a: v}) for a in options.axes for v in AXES[a])])
+        print_two_regions(
+            options.size, options.cell, [center, *(replace(center, **{a: v}) for a in options.axes for v in AXES[a])]
+        )
         return
     chosen_on, reported_on = halves(photo_files(options.folder, options.number))
     best = [center]

@@ -10,8 +10,8 @@ METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
 VARIANTS = ("guided", "mouzon2019")
 
-# ``python -m benchmarks.parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192², 8 pixels
-# a cell as in photos of 512²; ΔE2000 within 4 pixels of color edges / everywhere, of the photos chosen on:
+# ``python -m benchmarks.parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
+# 8 pixels a cell as in photos of 512²; ΔE2000 within 4 pixels of color edges / everywhere, of the photos chosen on:
 #                                  clean             degraded
 #     bicubic                      3.989 / 2.374     7.327 / 5.068
 #     selected at full size        4.011 / 2.542     6.861 / 4.515

@@ -14,7 +14,7 @@ from jaxcolor.color.palette import ab_bins
 
 from .timing import Table, measure
 
-MISSING = "PyTorch is not installed: its rows are left out"
+MISSING = "PyTorch is not installed, or its twin networks are not here (tests/ of the repository): its row is left out"
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:

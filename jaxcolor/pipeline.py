@@ -341,9 +341,10 @@ def _led_by_edges(
             problem, notes = hints.applied(problem, photo.luminance[inside])
         steps = _leading_steps(settings, hints if last else None)
         solution = solve_in_chunks(problem, solver, steps=steps, progress=progress if last else None)
+        report = solver_report(solver, solution)
         if not last:
             chroma = np.stack([np.asarray(plane)[inside] for plane in solution.state.chroma], -1)
-    return solution.state.chroma, solver_report(solver, solution), notes
+    return solution.state.chroma, report, notes
 
 
 def _levels(photo: Photo, pixels: float) -> list[Photo]:

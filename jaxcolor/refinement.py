@@ -32,7 +32,7 @@ from jaxcolor.memory import require_memory
 from jaxcolor.palettes import as_palette
 from jaxcolor.photo import Clock, Progress, bucket, merge, padded_photo, report_of, solver_report
 from jaxcolor.registration import blockiness, blurred, estimate_shift, excess_blur, moved
-from jaxcolor.resampling import resample, resampling_matrix
+from jaxcolor.resampling import resize
 
 DEFAULT_STRENGTH = 0.5
 STEPS = 100
@@ -353,7 +353,6 @@ def _resized_chroma(rgb: Array, size: tuple[int, int], padded: tuple[int, ...] |
     chroma = srgb_to_lab(rgb)[..., 1:]
     blocks = blockiness(jax.lax.stop_gradient(chroma))
     if chroma.shape[:2] != size:
-        rows, columns = (resampling_matrix(old, new) for old, new in zip(chroma.shape[:2], size, strict=True))
-        chroma = resample(chroma, rows, columns)
+        chroma = resize(chroma, size)
     border = [(0, large - small) for large, small in zip(padded or size, size, strict=True)]
     return jnp.pad(chroma, [*border, (0, 0)]), blocks

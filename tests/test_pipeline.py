@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 import jaxcolor as jc
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
+from jaxcolor.coupled_tv import Solution, Status, solve_in_chunks
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
 from jaxcolor.photo import bucket, enlarged, padded_photo
 from jaxcolor.pipeline import LEADING_STEPS, _led_by_edges, chroma_of
@@ -179,6 +181,17 @@ def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> No
     leak, width = bleeding(np.stack(chroma, -1))
     assert leak == 0
     assert width < 1
+
+
+def test_ctrl_c_at_a_size_in_between_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> Solution:
+        solution = solve_in_chunks(*arguments, **settings)
+        return replace(solution, status=np.int32(Status.INTERRUPTED)) if settings["progress"] is None else solution
+
+    monkeypatch.setattr("jaxcolor.pipeline.solve_in_chunks", interrupted)
+    full, small = padded_photo(np.full((64, 64), 50, np.float32)), np.zeros((8, 8, 2), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        _led_by_edges(full, small, Settings(steps=2), lambda done, energy: None)
 
 
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:

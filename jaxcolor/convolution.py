@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The three numbers are leads, by a script that was not kept, on two cores. With fewer channels on either side, XLA's own
-# weight gradient is the faster one.
+# The three numbers are leads, by a script that was not kept, on two cores.
+# With fewer channels on either side, XLA's own weight gradient is the faster one.
 _CHANNELS_FOR_PRODUCTS = 8
 # With more channels, XLA's own weight gradient of a strided convolution is the faster one.
 _CHANNELS_FOR_BLOCKS = 64

@@ -12,7 +12,7 @@ from jaxcolor.cic.network import CICNetwork, random_variables
 from jaxcolor.cic.training.loop import TrainingConfig, initial_state, make_step
 from jaxcolor.color.palette import ab_bins
 
-from .timing import Table, measure
+from .timing import Table, measure, measure_in_turns
 
 MISSING = "PyTorch is not installed, or its twin networks are not here (tests/ of the repository): its row is left out"
 
@@ -29,17 +29,14 @@ def forward(width: float, size: int, peers: bool) -> Table:
     variables = random_variables(jax.random.key(0), width)
     luminance = np.random.default_rng(0).uniform(0, 100, (1, size, size, 1)).astype(np.float32)
     run = jax.jit(CICNetwork(width).apply)
-    rows = {"jaxcolor": measure(lambda: jax.block_until_ready(run(variables, luminance)))}
+    ways: dict[str, Callable[[], object]] = {"jaxcolor": lambda: jax.block_until_ready(run(variables, luminance))}
     notes = []
-    if peers and (twin := _twin(width)) is not None:
-        import torch
-
-        image = torch.from_numpy(luminance).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            rows["PyTorch"] = measure(lambda: twin(image))
+    if peers and (theirs := _torch_forward(width, luminance)) is not None:
+        ways["PyTorch"] = theirs
     elif peers:
         notes.append(MISSING)
-    return Table(f"CIC forward pass, width {width:g}, {size}², float32", rows, "PyTorch", notes=notes)
+    title = f"CIC forward pass, width {width:g}, {size}², float32"
+    return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
 
 
 def prediction() -> Table:
@@ -66,12 +63,14 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
         state, losses = step(state, photos)
         jax.block_until_ready(losses)
 
-    rows, notes = {"jaxcolor": measure(ours, 5)}, []
+    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours}
+    notes = []
     if peers and (theirs := _torch_training(width, size, batch)) is not None:
-        rows["PyTorch"] = measure(theirs, 5)
+        ways["PyTorch"] = theirs
     elif peers:
         notes.append(MISSING)
-    return Table(f"training step, width {width:g}, {batch} crops of {size}², float32", rows, "PyTorch", notes=notes)
+    title = f"training step, width {width:g}, {batch} crops of {size}², float32"
+    return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
 
 
 def _twin(width: float) -> Any:
@@ -80,6 +79,21 @@ def _twin(width: float) -> Any:
     except ImportError:
         return None
     return Twin(width)
+
+
+def _torch_forward(width: float, luminance: np.ndarray) -> Callable[[], object] | None:
+    twin = _twin(width)
+    if twin is None:
+        return None
+    import torch
+
+    image = torch.from_numpy(luminance).permute(0, 3, 1, 2)
+
+    def forward() -> object:
+        with torch.inference_mode():
+            return twin(image)
+
+    return forward
 
 
 def _torch_training(width: float, size: int, batch: int) -> Callable[[], None] | None:

@@ -9,7 +9,7 @@ import optax
 
 from jaxcolor.coupled_tv.simplex import project_simplex
 
-from .timing import Table, measure
+from .timing import Table, measure_in_turns
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:
@@ -21,10 +21,12 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
         if peers:
             ways |= {"optax": optax.projections.projection_simplex, "by sorting": _by_sorting}
         runs = {name: jax.jit(jax.vmap(way)) for name, way in ways.items()}
-        rows = {
-            name: measure(lambda run=run, values=values: jax.block_until_ready(run(values)))
-            for name, run in runs.items()
-        }
+        rows = measure_in_turns(
+            {
+                name: lambda run=run, values=values: jax.block_until_ready(run(values))  # type: ignore[misc]
+                for name, run in runs.items()
+            }
+        )
         yield Table(f"simplex projection, {vectors} vectors of {length}", rows, "jaxcolor")
 
 

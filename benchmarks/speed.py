@@ -17,6 +17,7 @@ PARTS = {
     "solver": "an iteration beside C, PyTorch, NumPy and scico",
     "energy": "seconds to an energy",
     "projection": "the projection onto the simplex beside optax's",
+    "convolution": "the networks' convolutions beside XLA's own rules and PyTorch",
     "networks": "the color network and its training beside PyTorch",
     "pipeline": "whole processes, memory, a folder",
 }

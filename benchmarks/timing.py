@@ -64,6 +64,18 @@ def measure(function: Callable[[], object], repetitions: int = 7, before: Callab
     return Timing(statistics.median(times), min(times), max(times))
 
 
+def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: int = 7) -> dict[str, Timing]:
+    """Time several functions, one call of each in turn, so that a machine whose speed drifts treats them alike.
+
+    The first call of every turn does not count: threads of the library that ran before may still be spinning.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repetitions):
+        for name, function in functions.items():
+            times[name].append(measure(function, 1).median)
+    return {name: Timing(statistics.median(of), min(of), max(of)) for name, of in times.items()}
+
+
 def machine() -> dict[str, str]:
     """Processor, number of cores, versions and commit."""
     import jax

@@ -1,15 +1,18 @@
-"""Two-dimensional convolution whose derivatives are also fast on CPU.
+"""Two-dimensional convolution that is also fast on CPU.
 
-XLA compiles the forward pass of a convolution well on every backend, but on CPU its derivatives run at a small
-fraction of that speed: the weight gradient of a 3x3 convolution, and both gradients of a strided one. Here the
-primal is XLA's convolution; only the *tangent* is written in a form whose transpose is fast:
+XLA compiles convolutions well for GPU and TPU. On CPU (jax 0.10) some kinds run at a small part of the speed of the
+others: of very few channels, without any padding, of 1x1 pixel, and most derivatives. Here
 
-* in the kernel, as matrix products of pixels' neighborhoods, so that the weight gradient is a sum of matrix products
-  (where there are channels enough to make them worth while);
-* in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
+* one of very few channels is a plain sum over taps;
+* one without padding is made with a row of it, and the row is dropped;
+* one of 1x1 pixel is a matrix product;
+* the *tangent* is written in a form whose transpose is fast: in the kernel as matrix products of pixels' neighborhoods,
+  so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while);
+  in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
   ``stride`` by ``stride`` pixels.
 
 Forward and reverse mode both follow, as does any order of differentiation. Other platforms get XLA's own rules.
+``python -m benchmarks speed --only convolution`` measures what each is worth.
 """
 
 from functools import partial
@@ -18,11 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The three numbers are leads, by a script that was not kept, on two cores.
+# The numbers are leads, by a script that was not kept, on two cores.
 # With fewer channels on either side, XLA's own weight gradient is the faster one.
 _CHANNELS_FOR_PRODUCTS = 8
-# With more channels, XLA's own weight gradient of a strided convolution is the faster one.
-_CHANNELS_FOR_BLOCKS = 64
+# With so many channels at most, a sum over taps is faster than XLA's own.
+_CHANNELS_FOR_SUMS = 3
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
 _PIXELS_AT_ONCE = 512
 
@@ -62,6 +65,8 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+    if kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding)):
+        return x @ kernel[0, 0]
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -72,7 +77,37 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding:
     )
 
 
-_convolve = jax.custom_jvp(_plain, nondiff_argnums=(2, 3, 4))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
+    if kernel.shape[2] <= _CHANNELS_FOR_SUMS:
+        on_cpu = partial(_as_sum, stride=stride, dilation=dilation, padding=padding)
+    elif any(map(any, padding)) or kernel.shape[:2] == (1, 1):
+        return plain(x, kernel)
+    else:
+        on_cpu = partial(_with_a_row_more, stride=stride, dilation=dilation)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+
+def _as_sum(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+    """The convolution of few channels as one sum over taps and channels, in a single pass over the result."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps_down, taps_across, channels, _ = kernel.shape
+    rows, columns = (n - dilation * (taps - 1) for n, taps in zip(x.shape[1:3], (taps_down, taps_across), strict=True))
+    seen = [
+        x[:, i * dilation : i * dilation + rows : stride, j * dilation : j * dilation + columns : stride, c, None]
+        * kernel[i, j, c]
+        for i in range(taps_down)
+        for j in range(taps_across)
+        for c in range(channels)
+    ]
+    return sum(seen[1:], seen[0])
+
+
+def _with_a_row_more(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """The convolution without padding, by one with: XLA's library for CPU is two to three times as fast for it."""
+    rows = (x.shape[1] - dilation * (kernel.shape[0] - 1) - 1) // stride + 1
+    return _plain(x, kernel, stride, dilation, ((0, stride), (0, 0)))[:, :rows]
 
 
 @_convolve.defjvp
@@ -89,40 +124,40 @@ def _convolve_jvp(
     along_image = along_kernel = plain
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
-        along_image = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
-        if max(kernel.shape[2:]) <= _CHANNELS_FOR_BLOCKS:
-            along_kernel = along_image
-    if stride == 1 and min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
-        as_products = partial(_as_products, dilation=dilation, padding=padding)
+        along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
+    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
+        as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
-    return plain(x, kernel), along_image(dx, kernel) + along_kernel(x, dkernel)
+    primal = _convolve(x, kernel, stride, dilation, padding)
+    return primal, along_image(dx, kernel) + along_kernel(x, dkernel)
 
 
-def _as_products(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
-    """The unstrided convolution as matrix products: of a few rows at a time, every pixel's neighborhood in one line.
+def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+    """The convolution as matrix products: of a few rows at a time, every output's neighborhood in one line.
 
     Transposed, it is the weight gradient: the products of neighborhoods and changes, summed over the blocks of rows.
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    images, _, across, channels = x.shape
+    images, height, width, channels = x.shape
     taps_down, taps_across, _, outputs = kernel.shape
-    below = dilation * (taps_down - 1)
-    rows, columns = x.shape[1] - below, across - dilation * (taps_across - 1)
+    below, beside = dilation * (taps_down - 1), dilation * (taps_across - 1)
+    rows, columns = (height - below - 1) // stride + 1, (width - beside - 1) // stride + 1
     block = min(rows, max(1, _PIXELS_AT_ONCE // columns))
     blocks = -(-rows // block)
-    x = jnp.pad(x, ((0, 0), (0, blocks * block - rows), (0, 0), (0, 0)))
+    seen = stride * (block - 1) + 1, stride * (columns - 1) + 1
+    x = jnp.pad(x, ((0, 0), (0, max(0, (blocks * block - 1) * stride + 1 + below - height)), (0, 0), (0, 0)))
 
     # Nothing is kept for the transposition but the image itself: neighborhoods would be as many times as large as taps.
     @jax.checkpoint
     def convolved(number: jax.Array) -> jax.Array:
-        corner = (number // blocks, number % blocks * block, 0, 0)
-        near = lax.dynamic_slice(x, corner, (1, block + below, across, channels))[0]
-        seen = [
-            near[i : i + block, j : j + columns]
+        corner = (number // blocks, number % blocks * (block * stride), 0, 0)
+        near = lax.dynamic_slice(x, corner, (1, seen[0] + below, width, channels))[0]
+        neighborhoods = [
+            near[i : i + seen[0] : stride, j : j + seen[1] : stride]
             for i in range(0, below + 1, dilation)
-            for j in range(0, across - columns + 1, dilation)
+            for j in range(0, beside + 1, dilation)
         ]
-        return jnp.concatenate(seen, -1).reshape(block * columns, -1) @ kernel.reshape(-1, outputs)
+        return jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1) @ kernel.reshape(-1, outputs)
 
     result = lax.map(convolved, jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]

@@ -20,6 +20,7 @@ import jaxcolor
 from jaxcolor import metrics
 from jaxcolor.color.gamut import scale_chroma
 from jaxcolor.color.spaces import lab_to_srgb
+from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status
 from jaxcolor.errors import InputError
 from jaxcolor.images import GrayImage, read_gray
@@ -167,3 +168,22 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 4)
+
+
+def padded_problem(
+    luminance: jax.typing.ArrayLike,
+    candidates: jax.typing.ArrayLike,
+    extent: tuple[int, int],
+    fidelity: jax.typing.ArrayLike | None,
+    coupling: jax.typing.ArrayLike | None,
+    weights: jax.Array | None = None,
+) -> CoupledTVProblem:
+    """The problem of the photo of size ``extent`` in the top left corner of padded planes, padded as these are.
+
+    ``candidates`` ``[H, W, k, 2]``; ``weights`` None: all alike, as for a single one.
+    """
+    inside = (slice(extent[0]), slice(extent[1]))
+    plane, colors = jnp.asarray(luminance), jnp.asarray(candidates)[inside]
+    shares = jnp.full(colors.shape[:3], 1 / colors.shape[2], colors.dtype) if weights is None else weights[inside]
+    problem = CoupledTVProblem(plane[inside], colors, shares, fidelity=fidelity, coupling=coupling)
+    return problem.padded_to((plane.shape[0], plane.shape[1]))

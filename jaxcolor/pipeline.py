@@ -38,6 +38,7 @@ from jaxcolor.photo import (
     enlarged,
     merge,
     padded_photo,
+    padded_problem,
     reduced_photo,
     report_of,
     solver_report,
@@ -327,23 +328,17 @@ def _led_by_edges(
     notes: list[str] = []
     levels = _levels(photo, chroma.shape[0] * chroma.shape[1])
     for level in levels:
-        inside = (slice(level.height), slice(level.width))
-        candidates = enlarged(chroma, level)[inside][:, :, None]
-        problem = CoupledTVProblem(
-            level.luminance[inside],
-            candidates,
-            jnp.ones(candidates.shape[:3], candidates.dtype),
-            fidelity=settings.fidelity,
-            coupling=settings.coupling,
-        ).padded_to((level.luminance.shape[0], level.luminance.shape[1]))
+        extent = level.height, level.width
+        candidates = enlarged(chroma, level)[:, :, None]
+        problem = padded_problem(level.luminance, candidates, extent, settings.fidelity, settings.coupling)
         last = level is photo
         if last and hints is not None:
-            problem, notes = hints.applied(problem, photo.luminance[inside])
+            problem, notes = hints.applied(problem, photo.luminance[: photo.height, : photo.width])
         steps = _leading_steps(settings, hints if last else None)
         solution = solve_in_chunks(problem, solver, steps=steps, progress=progress if last else None)
         report = solver_report(solver, solution)
         if not last:
-            chroma = np.stack([np.asarray(plane)[inside] for plane in solution.state.chroma], -1)
+            chroma = np.stack([np.asarray(plane)[: extent[0], : extent[1]] for plane in solution.state.chroma], -1)
     return solution.state.chroma, report, notes
 
 

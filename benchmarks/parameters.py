@@ -22,11 +22,13 @@ import numpy as np
 
 import jaxcolor.coupled_tv as ctv
 from jaxcolor import metrics
+from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.guidance import Guidance
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
+from jaxcolor.settings import Settings
 
 from .truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
 
@@ -74,7 +76,7 @@ class Choice:
 AXES: dict[str, Sequence[float]] = {
     "fidelity": (0.01, 0.04),
     "coupling": (60.0, 1000.0),
-    "weight_step": (0.0, 2e-5, 1.8e-3),
+    "weight_step": (0.0, 6e-5, 1.8e-4, 5e-4, 1e-3, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
     "spread": (0.0, 0.3, 0.6, 0.9),
@@ -83,6 +85,10 @@ AXES: dict[str, Sequence[float]] = {
     "steps": (100, 1000),
     "reduction": (2, 4),
 }
+
+
+# The truth's distribution, clean and degraded, and the embedded network's, which knows no cell's size.
+COLUMNS = (*SETTINGS, "network")
 
 
 def bicubic(dist: ColorDistribution, shape: tuple[int, int]) -> np.ndarray:
@@ -99,21 +105,25 @@ def errors(lab: jax.Array, chroma: jax.Array) -> jax.Array:
 
 
 def study(files: list[Path], size: int, cell: int, choices: list[Choice]) -> np.ndarray:
-    """Mean errors ``[choices + 1, settings, 3]`` over photos; the first row is bicubic."""
+    """Mean errors ``[choices + 1, columns, 3]`` over photos; the first row is bicubic."""
+    net = CIC.load()
     rows = []
     for index, path in enumerate(files):
         lab = jnp.asarray(photo(path, size))
         light = np.clip(np.asarray(lab[..., 0]), 0, 100)
-        for degradation in SETTINGS.values():
-            dist = distribution_of(np.asarray(lab[..., 1:]), degradation, grid=max(size // cell, 1), seed=index)
+        dists = [
+            distribution_of(np.asarray(lab[..., 1:]), degradation, grid=max(size // cell, 1), seed=index)
+            for degradation in SETTINGS.values()
+        ]
+        for dist in (*dists, net.rebalanced(net.predict(light), Settings().rebalancing)):
             rows.append([errors(lab, bicubic(dist, light.shape))])
             rows[-1] += [errors(lab, choice.chroma(light, dist)) for choice in choices]
-    return np.asarray(rows).reshape(len(files), len(SETTINGS), len(choices) + 1, 3).mean(0).swapaxes(0, 1)
+    return np.asarray(rows).reshape(len(files), len(COLUMNS), len(choices) + 1, 3).mean(0).swapaxes(0, 1)
 
 
 def print_study(title: str, labels: Sequence[str], values: np.ndarray) -> None:
-    """One line for every label; for each setting band ΔE2000, ΔE2000 and mean chroma."""
-    print(f"{title}: band ΔE2000, ΔE2000, chroma;  " + " | ".join(SETTINGS))
+    """One line for every label; for each column band ΔE2000, ΔE2000 and mean chroma."""
+    print(f"{title}: band ΔE2000, ΔE2000, chroma;  " + " | ".join(COLUMNS))
     for label, row in zip(labels, values, strict=True):
         print(" | ".join("{:7.3f}{:7.3f}{:7.2f}".format(*setting) for setting in row) + f"  {label}", flush=True)
 

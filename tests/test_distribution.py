@@ -44,6 +44,26 @@ def test_annealing_goes_from_the_mode_to_the_mean() -> None:
     np.testing.assert_allclose(dist.annealed(0.38).probabilities.sum(-1), 1, atol=1e-5)
 
 
+@given(st.integers(0, 10_000), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_what_is_dropped_goes_to_the_nearest_color_that_is_kept(seed: int, count: int) -> None:
+    dist = random_distribution(seed=seed)
+    palette, want = np.asarray(dist.palette), np.zeros((4, 5, 12))
+    for row, column in np.ndindex(4, 5):
+        cell = np.asarray(dist.probabilities[row, column])
+        kept = np.argsort(-cell)[:count]
+        for color, probability in enumerate(cell):
+            nearest = kept[np.linalg.norm(palette[kept] - palette[color], axis=-1).argmin()]
+            want[row, column, nearest] += probability
+    np.testing.assert_allclose(dist.concentrated(count).probabilities, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 13])
+def test_concentration_on_an_impossible_number_of_colors_is_refused(count: int) -> None:
+    with pytest.raises(InputError, match="between 1 and 12"):
+        random_distribution().concentrated(count)
+
+
 def test_certain_cells_keep_their_color_with_finite_gradients() -> None:
     dist = ColorDistribution(jnp.eye(3)[None], jnp.array([[50.0, 0.0], [0.0, -20.0], [-70.0, 90.0]]))
     np.testing.assert_allclose(annealed_mean(dist)[0], dist.palette, atol=1e-4)

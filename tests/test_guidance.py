@@ -80,7 +80,7 @@ def test_a_problem_with_guidance_has_these_candidates() -> None:
     luminance, dist = example(2)
     guidance = Guidance(0.7, 4.0)
     problem = CoupledTVProblem.from_distribution(luminance, dist, 3, guidance=guidance)
-    candidates, weights = strongest_by_luminance(dist, jnp.asarray(luminance), 3, guidance)
+    candidates, weights = strongest_by_luminance(dist.concentrated(3), jnp.asarray(luminance), 3, guidance)
     np.testing.assert_allclose(problem.candidates, candidates, atol=1e-5)
     np.testing.assert_allclose(problem.weights, weights, atol=1e-5)
 

@@ -114,7 +114,9 @@ class CoupledTVProblem:
         The probabilities are up-sampled bilinearly to the size of ``luminance`` and the ``candidates`` most
         probable colors of every pixel are kept, with renormalised probabilities as weights (Mouzon et al. 2019,
         section 3, keep 10). With ``guidance`` candidates and weights are those of
-        :func:`jaxcolor.color.guidance.strongest_by_luminance`: luminance edges lead the up-sampling (derived).
+        :func:`jaxcolor.color.guidance.strongest_by_luminance`: luminance edges lead the up-sampling, and colors that
+        are dropped leave their probability to the nearest that are kept (:meth:`ColorDistribution.concentrated`;
+        both derived).
 
         ``luminance`` is L* in [0, 100] in either space. For "yuv" the problem's luminance becomes the luma Y in
         [0, 255] of that gray, and its candidates the (U, V) of the palette's colors at the pixel's L*, brought into
@@ -331,7 +333,7 @@ def _strongest_planes(
     if guidance is None:
         colors, weights = dist.strongest(padded if extent is None else extent, count, padded=padded)  # type: ignore[arg-type]
     else:
-        colors, weights = strongest_by_luminance(dist, lightness, count, guidance, extent)
+        colors, weights = strongest_by_luminance(dist.concentrated(count), lightness, count, guidance, extent)
     colors, weights = colors.astype(lightness.dtype), weights.astype(lightness.dtype)
     if space == "lab":
         return lightness, *_cut(colors, weights)

@@ -58,6 +58,7 @@ class Evaluation:
         ``negative_log_likelihood`` of the true bin, both also for the prior alone (``…_prior``) and at the
         calibrated temperature (``…_calibrated``); the ``calibration_error`` before and after; the ``logit_scale`` of
         the weights and the ``calibrated_logit_scale``, and the first over the second, ``best_temperature``.
+    more_saturated: of how many photos the coupled-TV result is more saturated than the annealed mean; None without it.
     prior_source: where the prior comes from, ``"weights"`` or ``"photos"`` (those evaluated).
     """
 
@@ -66,6 +67,7 @@ class Evaluation:
     distribution: dict[str, float]
     reliability: Reliability
     calibrated_reliability: Reliability
+    more_saturated: int | None
     prior_source: str
     weights: dict[str, Any]
 
@@ -77,6 +79,7 @@ class Evaluation:
             "weights": self.weights,
             "prior_source": self.prior_source,
             "rows": self.rows,
+            "more_saturated": self.more_saturated,
             "distribution": self.distribution,
             "reliability": {
                 name: {key: values.tolist() for key, values in vars(curve).items()} for name, curve in curves.items()
@@ -92,6 +95,8 @@ class Evaluation:
             lines.append(name.ljust(width) + "".join(f"{cell:>10}" for cell in cells))
         d = self.distribution
         whose = "the training photos" if self.prior_source == "weights" else "these photos, as the weights hold none"
+        if self.more_saturated is not None:
+            lines.append(f"coupled-tv is more saturated than the annealed mean on {self.more_saturated} photos")
         return "\n".join(
             [
                 *lines,
@@ -161,11 +166,14 @@ def evaluate(
         if watch is not None:
             watch(pictures)
     rows = {name: _summary([row[name] for row in measured], name) for name in measured[0]}
+    more_saturated = None
+    if coupled_tv:
+        more_saturated = sum(bool(p["coupled-tv"]["saturation"] > p["annealed mean"]["saturation"]) for p in measured)
     means, curves = _cell_summary(cells)
     scales = {"logit_scale": float(net.logit_scale), "calibrated_logit_scale": scale, "best_temperature": temperature}
     weights = {name: net.manifest.get(name) for name in ("name", "width", "checksum")}
     source = "photos" if stored is None else "weights"
-    return Evaluation(len(photos), rows, means | scales, *curves, prior_source=source, weights=weights)
+    return Evaluation(len(photos), rows, means | scales, *curves, more_saturated, prior_source=source, weights=weights)
 
 
 def _check(photos: Sequence[np.ndarray]) -> None:

@@ -149,7 +149,8 @@ def test_command_writes_what_is_asked_for(folder: Path, evaluated: Run, monkeypa
 
     def read_out(gray: Any, distribution: Any, **settings: Any) -> np.ndarray:
         asked.append(settings["method"])
-        return np.full((SIDE, SIDE, 3), [0.5, 0.4, 0.3], np.float32)
+        vivid = settings["method"] == "coupled-tv" and len(asked) > 4  # not of the first photo
+        return np.full((SIDE, SIDE, 3), [0.6, 0.4, 0.2] if vivid else [0.5, 0.4, 0.3], np.float32)
 
     monkeypatch.setattr(evaluation_module, "read_out", read_out)
     weights = ["--weights", folder / "net.safetensors"]
@@ -161,6 +162,8 @@ def test_command_writes_what_is_asked_for(folder: Path, evaluated: Run, monkeypa
     assert asked == ["cic", "cic", "cic", "coupled-tv"] * 3
     report = json.loads((folder / "e.json").read_text())
     assert report["photos"] == 3
+    assert report["more_saturated"] == 2
+    assert "more saturated than the annealed mean on 2 photos" in "\n".join(out)
     assert sum(report["reliability"]["as_given"]["count"]) == 3 * (SIDE // 4) ** 2
     assert [line.split("  ")[0] for line in out[1:8]] == list(report["rows"])
     assert {path.name for path in (folder / "plots").iterdir()} == {"reliability.png", "measures.png"}

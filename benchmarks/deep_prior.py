@@ -41,8 +41,8 @@ VARIANTS = PRESETS | {
     "fast, from the mean": replace(FAST, start="mean"),
     "fast, assigned": replace(FAST, assign_from=40, assign_every=20),
     "fast, from the mean, assigned": replace(FAST, start="mean", assign_from=40, assign_every=20),
-    "fast, the paper's objective": replace(FAST, objective=Objective()),
-    "fast, the network's luminance": replace(FAST, objective=replace(FAST.objective, photo_in_variation=False)),
+    "fast, the photo's luminance": replace(FAST, objective=Objective(photo_in_variation=True)),
+    "fast, smoother": replace(FAST, objective=Objective(variation=2e-6, photo_in_variation=True)),
     "fast, unguided": replace(FAST, guided=False, start="mean"),
     "fast, 8 channels": replace(FAST, network=replace(FAST.network, channels=8)),
     "fast, 32 channels": replace(FAST, network=replace(FAST.network, channels=32)),
@@ -51,8 +51,8 @@ VARIANTS = PRESETS | {
     "fast, 300 steps": replace(FAST, steps=300, decay=120),
     "fast, rate 1e-2": replace(FAST, learning_rate=1e-2),
     "fast, rate 5e-2": replace(FAST, learning_rate=5e-2),
-    "fast, half the variation": replace(FAST, objective=replace(FAST.objective, variation=1e-6)),
-    "fast, twice the variation": replace(FAST, objective=replace(FAST.objective, variation=4e-6)),
+    "fast, half the variation": replace(FAST, objective=Objective(variation=2.5e-7)),
+    "fast, twice the variation": replace(FAST, objective=Objective(variation=1e-6)),
 }
 
 

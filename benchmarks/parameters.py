@@ -4,7 +4,8 @@ Two experiments with a known truth. Without a folder, ``two-region``: the proof 
 (figure 4), two flat colors with a curved edge between them. With a folder, its color photos: the study varies one
 parameter after the other around the defaults, on every other photo, and reports the default and the best of each
 on the other half. In both the true chroma, averaged on a grid and soft-encoded over the palette, is degraded
-to imitate a network (:mod:`benchmarks.truth`), and must be brought back to full size.
+to imitate a network (:mod:`benchmarks.truth`), and must be brought back to full size. The study has the embedded
+network's own distribution beside them.
 
 The grid has as many cells as give photos of 512 pixels and 64 cells: one for ``--cell 8`` pixels. A photo of 2048
 pixels has one for 32.

@@ -11,7 +11,8 @@ PRESETS = ("fast", "paper", "author")
 VARIANTS = ("guided", "mouzon2019")
 
 # ``python -m benchmarks.parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
-# 8 pixels a cell as in photos of 512²; ΔE2000 within 4 pixels of color edges / everywhere, of the photos chosen on:
+# 8 pixels a cell as in photos of 512², before improbable colors were carried to the nearest candidates; ΔE2000 within
+# 4 pixels of color edges / everywhere, of the photos chosen on:
 #                                  clean             degraded
 #     bicubic                      3.989 / 2.374     7.327 / 5.068
 #     selected at full size        4.011 / 2.542     6.861 / 4.515
@@ -40,7 +41,8 @@ class Settings:
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
     variant: of ``"coupled-tv"``: with ``"guided"`` luminance edges lead the up-sampling of the network's distribution
-        (:mod:`jaxcolor.color.guidance`, derived); ``"mouzon2019"`` interpolates it, as in the paper.
+        (:mod:`jaxcolor.color.guidance`), and no probability is dropped with the colors that are (both derived);
+        ``"mouzon2019"`` interpolates, and drops it, as in the paper.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
     working_side: of a photo with more than working_side² pixels the colors are selected (or the deep prior fitted) at
         that size and brought to full size by the coupled-TV solver, led by the photo's edges. >= 8. None:

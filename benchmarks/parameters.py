@@ -29,6 +29,7 @@ from jaxcolor.color.guidance import Guidance
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
+from jaxcolor.registration import registered
 from jaxcolor.settings import Settings
 
 from .truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
@@ -57,6 +58,8 @@ class Choice:
             return self._chroma_by_pipeline(luminance, dist)
         guidance = Guidance(self.spread, self.difference, self.uncertainty) if self.spread else None
         sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
+        if guidance:
+            sharpened, _ = registered(jnp.asarray(luminance), sharpened, luminance.shape)
         problem = ctv.CoupledTVProblem.from_distribution(
             luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
         )

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
+from jaxcolor.registration import registered
 
 Plane = NDArray[np.float32]
 Method = Callable[[Plane, ColorDistribution], Plane]
@@ -42,6 +44,11 @@ def joint_bilateral(
     """Petschnigg et al. 2004, Kopf et al. 2007. ``spread`` in cells of the grid, ``difference`` in L*."""
     size = _cell(luminance, distribution)
     return bilateral(luminance, enlarged(distribution, luminance.shape), spread * size, difference)
+
+
+def registered_bilateral(luminance: Plane, distribution: ColorDistribution) -> Plane:
+    """:func:`joint_bilateral` of the distribution that coupled-tv works with: what registration alone is worth."""
+    return joint_bilateral(luminance, registered(jnp.asarray(luminance), distribution, luminance.shape)[0])
 
 
 def guided(luminance: Plane, chroma: Plane, radius: float, noise: float) -> Plane:
@@ -135,6 +142,7 @@ METHODS: dict[str, Method] = {
     "guided filter": guided_filter,
     "joint bilateral": joint_bilateral,
     "fast bilateral solver": fast_bilateral_solver,
+    "registered bilateral": registered_bilateral,
     "coupled-tv": _ours(),
     "coupled-tv inertial": _ours(steps=0, refinement_steps=500),
     "coupled-tv mouzon2019": _ours(variant="mouzon2019"),

@@ -43,6 +43,7 @@ from jaxcolor.photo import (
     report_of,
     solver_report,
 )
+from jaxcolor.registration import registered
 from jaxcolor.resampling import resampling_matrix
 from jaxcolor.settings import Settings
 
@@ -177,6 +178,11 @@ def _coupled_tv(
     Hints belong to the last problem, which has the photo's own pixels.
     """
     small = reduced_photo(photo, settings.working_pixels())
+    guided = settings.variant == "guided"
+    extent = (small.height, small.width)
+    shift = jnp.zeros(2)
+    if guided:
+        distribution, shift = registered(small.luminance, distribution, extent)
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
     leading = 0 if small is photo else _leading_steps(settings, hints)
@@ -186,8 +192,8 @@ def _coupled_tv(
         candidates=min(settings.candidates, len(distribution.palette)),
         fidelity=settings.fidelity,
         coupling=settings.coupling,
-        extent=(small.height, small.width),
-        guidance=Guidance() if settings.variant == "guided" else None,
+        extent=extent,
+        guidance=Guidance() if guided else None,
     )
     notes: list[str] = []
     if hints is not None and small is photo:
@@ -198,6 +204,7 @@ def _coupled_tv(
         "coupling": float(problem.coupling),
         "candidates": problem.count,
         "working_size": [small.height, small.width],
+        "shift_in_cells": np.asarray(shift).tolist(),
     }
     solution: Solution | None = None
     reports, before = [], 0

@@ -4,7 +4,7 @@ The matrices are computed on the host and passed as data. A compiled function th
 size that are padded to one shape: the columns of the padding are zero.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,15 @@ def _kernel(distance: np.ndarray, kernel: Kernel) -> np.ndarray:
         return np.maximum(1 - distance, 0)
     if kernel == "lanczos":
         return np.where(distance < 2, np.sinc(distance) * np.sinc(distance / 2), 0.0)
+    return np.asarray(cubic(distance, np))
+
+
+def cubic(distance: Any, xp: Any = jnp) -> Any:
+    """Cubic convolution of Keys 1981 with a = -1/2, of NumPy or JAX arrays of distances >= 0.
+
+    >>> cubic(np.array([0.0, 0.5, 1.0, 2.0]), np).tolist()
+    [1.0, 0.5625, 0.0, 0.0]
+    """
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return xp.where(distance < 1, near, xp.where(distance < 2, far, 0.0))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxcolor.color.palette import soft_encode
 from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
+from jaxcolor.resampling import cubic
 
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
@@ -101,6 +102,25 @@ class ColorDistribution:
         """
         _check_count(count, self.palette.shape[0])
         return replace(self, probabilities=_concentrated(self.probabilities, self.palette, count))
+
+    def moved(self, shift: jax.Array) -> "ColorDistribution":
+        """The distribution whose colors lay ``shift`` cells (down, right) off their place, put back.
+
+        Interpolated between cells by cubic convolution, what is negative then set to 0; border cells are repeated.
+
+        >>> dist = ColorDistribution(jnp.eye(3)[None], jnp.zeros((3, 2)))
+        >>> dist.moved(jnp.array([0.0, 1.0])).modes().tolist()
+        [[1, 2, 2]]
+        """
+        moved = self.probabilities
+        for axis in (0, 1):
+            cells = jnp.arange(moved.shape[axis], dtype=moved.dtype)
+            place = jnp.clip(cells + shift[axis], 0, moved.shape[axis] - 1)
+            taps = cubic(jnp.abs(place[:, None] - cells))
+            taps = taps / taps.sum(1, keepdims=True)
+            moved = jnp.moveaxis(jnp.tensordot(taps, moved, (1, axis), precision="highest"), 0, axis)
+        moved = jnp.maximum(moved, 0)
+        return replace(self, probabilities=moved / moved.sum(-1, keepdims=True))
 
     def variance(self) -> jax.Array:
         """Variance of the color ``[h, w]`` in squared Lab units: trace of the covariance."""

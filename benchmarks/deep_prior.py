@@ -12,7 +12,7 @@ loss falls at each assignment of colors, however good they are. For a grid of ot
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from jaxcolor.constants import RESOLUTION
 from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
 from jaxcolor.deep_prior.objective import Data
 from jaxcolor.deep_prior.steps import first_state, run_chunk
-from jaxcolor.pipeline import chroma_of
+from jaxcolor.photo import padded_photo
+from jaxcolor.pipeline import chroma_of, led_by_edges
+from jaxcolor.settings import Settings
 
 from .quality import TRUTH, Rows, measures, table, write_sheet
 from .timing import machine, measure_in_turns
@@ -97,19 +99,27 @@ def run(options: argparse.Namespace) -> None:
     if options.prior_steps is not None:
         presets = {name: replace(preset, steps=options.prior_steps) for name, preset in presets.items()}
     result: dict[str, Any] = {"machine": machine(), "size": options.size, "photos": [file.name for file in files]}
+
+    def keep() -> None:
+        if options.json:
+            options.json.write_text(json.dumps(result))
+
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
     if "step" in options.parts:
         result["step"] = {name: print_step(name, preset, options.size) for name, preset in presets.items()}
+        keep()
     if "curve" in options.parts:
         scene = Scene.of(files[0], net, options)
         curves = {name: curve(name, scene, preset, options) for name, preset in presets.items()}
         result["curve"] = {name: asdict(line) for name, line in curves.items()}
         if options.plot:
             figure(curves).savefig(options.plot, dpi=120)
+        keep()
     if "colors" in options.parts:
-        result["colors"] = print_colors(files, net, presets, options)
-    if options.json:
-        options.json.write_text(json.dumps(result))
+        result["colors"] = {}
+        for rows in print_colors(files, net, presets, options):
+            result["colors"] = rows
+            keep()
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,15 @@ class Scene:
     def chroma(self, method: str) -> np.ndarray:
         """What another method makes of it."""
         return chroma_of(self.gray, self.distribution, method=method)
+
+    def fitted(self, preset: Preset, guide: np.ndarray) -> np.ndarray:
+        """What the command makes of it with a preset, which need not have a name there."""
+        fit = fit_deep_prior(self.gray.luminance, self.distribution, preset=preset, guide=guide)
+        if not preset.guided:
+            return fit.chroma
+        photo = padded_photo(self.gray.luminance)
+        planes, _, _ = led_by_edges(photo, fit.chroma, Settings(), lambda done, energy: None)
+        return np.stack([np.asarray(plane)[: photo.height, : photo.width] for plane in planes], -1)
 
 
 def print_step(name: str, preset: Preset, size: int) -> dict[str, float]:
@@ -233,8 +252,13 @@ def figure(curves: dict[str, Curve]) -> Any:
     return drawing
 
 
-def print_colors(files: Iterable[Path], net: CIC, presets: dict[str, Preset], options: argparse.Namespace) -> Rows:
-    """One line for every photo and method, then the means, and on how many photos a preset bleeds less."""
+def print_colors(
+    files: Iterable[Path], net: CIC, presets: dict[str, Preset], options: argparse.Namespace
+) -> Iterator[Rows]:
+    """One line for every photo and method, then the means, and on how many photos a preset bleeds less.
+
+    Yields all rows so far after every photo.
+    """
     rows: Rows = {}
     for path in files:
         scene, pictures = Scene.of(path, net, options), {}
@@ -249,16 +273,15 @@ def print_colors(files: Iterable[Path], net: CIC, presets: dict[str, Preset], op
             add(method, chroma := scene.chroma(method), began)
         for name, preset in presets.items():
             began = time.perf_counter()
-            fit = fit_deep_prior(scene.gray.luminance, scene.distribution, preset=preset, guide=chroma)
-            add(name, fit.chroma, began)
+            add(name, scene.fitted(preset, chroma), began)
         print(table(path.stem[:20], {name: row[-1:] for name, row in rows.items()}), flush=True)
         if options.sheets:
             write_sheet(options.sheets / f"{path.stem}.png", pictures)
+        yield rows
     print(table(f"mean of {len(rows[TRUTH])} photos", rows))
     for name in presets:
         for peer in PEERS:
             print(comparison(name, peer, rows))
-    return rows
 
 
 def comparison(name: str, peer: str, rows: Rows) -> str:

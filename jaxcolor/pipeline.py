@@ -222,7 +222,7 @@ def _coupled_tv(
         selected = np.stack([np.asarray(plane)[inside] for plane in chroma], -1)
         del problem, solution
         tell = _teller(progress, total, total + leading)
-        chroma, last, more = _led_by_edges(photo, selected, settings, tell, hints)
+        chroma, last, more = led_by_edges(photo, selected, settings, tell, hints)
         reports.append(last)
         notes += more
     return chroma, report | {"solvers": reports, "status": reports[-1]["status"], "notes": notes}
@@ -247,7 +247,8 @@ def _deep_prior(
 ) -> tuple[Chroma, dict[str, Any]]:
     """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges.
 
-    Hints join in that last step, which is taken then even at full working size.
+    A guided preset takes that last step, which makes edges sharper, at full size too; and so does any with hints, which
+    join in there.
     """
     # Here, not on top: optax comes with it, and the other methods start a quarter of a second sooner without.
     from jaxcolor.deep_prior.fit import fit_deep_prior
@@ -258,8 +259,8 @@ def _deep_prior(
     preset = PRESETS[name]
     small, notes = _working_size(photo, settings, preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
-    at_full_size = small is photo and hints is None
-    total = steps + (0 if at_full_size else _leading_steps(settings, hints))
+    as_fitted = small is photo and hints is None and not preset.guided
+    total = steps + (0 if as_fitted else _leading_steps(settings, hints))
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:
         if progress is not None:
@@ -292,11 +293,11 @@ def _deep_prior(
         "loss": dict(zip(Losses._fields, map(float, fit.history[-1]), strict=True)) if fit.steps else None,
         "notes": notes,
     }
-    if at_full_size:
+    if as_fitted:
         return (jnp.asarray(fit.chroma[..., 0]), jnp.asarray(fit.chroma[..., 1])), report
 
     fitted = fit.chroma[: small.height, : small.width]
-    chroma, solver, more = _led_by_edges(photo, fitted, settings, _teller(progress, steps, total), hints)
+    chroma, solver, more = led_by_edges(photo, fitted, settings, _teller(progress, steps, total), hints)
     return chroma, report | {"solvers": [solver], "notes": notes + more}
 
 
@@ -318,18 +319,18 @@ def _leading_steps(settings: Settings, hints: Hints | None) -> int:
     return min(settings.steps, LEADING_STEPS) if hints is None else settings.steps
 
 
-def _led_by_edges(
+def led_by_edges(
     photo: Photo,
     chroma: NDArray[np.float32],
     settings: Settings,
     progress: Callable[[int, float], None],
     hints: Hints | None = None,
 ) -> tuple[Chroma, dict[str, Any], list[str]]:
-    """Chroma of a smaller picture at full size: the coupled-TV problem whose one candidate is the enlarged chroma.
+    """Chroma ``[h, w, 2]``, usually of a smaller picture, at full size, its edges on those of the photo.
 
-    With one candidate it is convex, and its color edges move onto those of the luminance; if the photo is much larger,
-    first at sizes in between. Hints belong to the last problem. Returns the chroma, the report of the last solver, and
-    notes on the hints.
+    It is enlarged and becomes the one candidate of a coupled-TV problem, which is convex then; if the photo is much
+    larger, first at sizes in between. Hints belong to the last problem. Returns the chroma, the report of the last
+    solver, and notes on the hints.
     """
     solver = PrimalDual()
     notes: list[str] = []

@@ -40,9 +40,10 @@ class Settings:
         their class weights, such as the released ones, which have them built in.
     temperature: T > 0 of the annealed mean, for ``"cic"``.
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
-    variant: of ``"coupled-tv"``: with ``"guided"`` luminance edges lead the up-sampling of the network's distribution
-        (:mod:`jaxcolor.color.guidance`), and no probability is dropped with the colors that are (both derived);
-        ``"mouzon2019"`` interpolates, and drops it, as in the paper.
+    variant: of ``"coupled-tv"``: with ``"guided"`` the network's distribution is put back where it lies beside the
+        photo's edges as a whole (:func:`jaxcolor.registration.registered`), luminance edges lead its up-sampling
+        (:mod:`jaxcolor.color.guidance`), and no probability is dropped with the colors that are (all derived);
+        ``"mouzon2019"`` interpolates it as it is, and drops it, as in the paper.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
     working_side: of a photo with more than working_side² pixels the colors are selected (or the deep prior fitted) at
         that size and brought to full size by the coupled-TV solver, led by the photo's edges. >= 8. None:

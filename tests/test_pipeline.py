@@ -19,7 +19,7 @@ from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_sh
 from jaxcolor.coupled_tv import Solution, Status, solve_in_chunks
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
 from jaxcolor.photo import bucket, enlarged, padded_photo
-from jaxcolor.pipeline import LEADING_STEPS, _led_by_edges, chroma_of
+from jaxcolor.pipeline import LEADING_STEPS, chroma_of, led_by_edges
 from jaxcolor.settings import Settings
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
@@ -86,8 +86,23 @@ def test_the_result(net: jc.CIC, tmp_path: Path, method: str) -> None:
         assert told == [("solve", 3, 5), ("solve", 5, 5)]
         assert [solver["steps"] for solver in report["solvers"]] == [3, 2]
         assert report["candidates"] == 3
+        assert report["shift_in_cells"] == [0, 0]
     again = jc.read_out(jc.read_gray(source), result.distribution, method=method, **FAST)
     np.testing.assert_array_equal(again, result.rgb)
+
+
+def test_colors_beside_the_edges_are_put_back() -> None:
+    """In the default variant, in the paper's not; also of a photo that is larger than the working size."""
+    row, column = np.mgrid[:256, :256]
+    light = 50 + 30 * np.sin(row / 17) * np.sin(column / 23)
+    truth = np.where(light > 50, 40.0, -40.0)[..., None] * np.array([1.0, -0.5])
+    distribution = distribution_of(truth, Degradation(blur=0.5, shift=0.8))
+    gray = jc.GrayImage(light.astype(np.float32))
+    wrong = {}
+    for variant in ("guided", "mouzon2019"):
+        chroma = chroma_of(gray, distribution, variant=variant, steps=100, working_side=128)
+        wrong[variant] = (np.sign(chroma[..., 0]) != np.sign(truth[..., 0]))[16:-16, 16:-16].mean()
+    assert wrong["guided"] < 0.4 * wrong["mouzon2019"]
 
 
 def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +129,10 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.report["working_size"] == [20, 28]
     assert whole.report["notes"] == []
     assert whole.rgb.shape == (20, 28, 3)
+    assert [solver["steps"] for solver in whole.report["solvers"]] == [3]
+    monkeypatch.setitem(PRESETS, "fast", replace(tiny, guided=False))
+    assert "solvers" not in jc.colorize(photo(20, 28), weights=net, **settings).report
+    monkeypatch.setitem(PRESETS, "fast", tiny)
 
     hints = jc.Hints([jc.Hint(10, 12, 2, (0.5, 0.4, 0.35))])
     for size in ((20, 28), (40, 60)):
@@ -167,7 +186,7 @@ def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> No
     colors = np.array([[40.0, 20.0], [-30.0, 10.0]], np.float32)
     full = padded_photo(np.where(right, 70, 35).astype(np.float32))
     small = colors[right.astype(int)].reshape(side // share, share, side // share, share, 2).mean((1, 3))
-    chroma, report, _ = _led_by_edges(full, small, Settings(), lambda done, energy: None)
+    chroma, report, _ = led_by_edges(full, small, Settings(), lambda done, energy: None)
     assert report["steps"] == LEADING_STEPS
 
     def bleeding(planes: Any) -> tuple[float, float]:
@@ -191,7 +210,7 @@ def test_ctrl_c_at_a_size_in_between_ends_the_work(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("jaxcolor.pipeline.solve_in_chunks", interrupted)
     full, small = padded_photo(np.full((64, 64), 50, np.float32)), np.zeros((8, 8, 2), np.float32)
     with pytest.raises(KeyboardInterrupt):
-        _led_by_edges(full, small, Settings(steps=2), lambda done, energy: None)
+        led_by_edges(full, small, Settings(steps=2), lambda done, energy: None)
 
 
 def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:

@@ -106,7 +106,8 @@ FAST = Preset(
 
 * the network has 16 channels and 3 scales, and takes 100 steps;
 * it is warm-started from the coupled-TV solution: it sees it, and the luminance, among the channels of its noise, and
-  its target is that solution brought to the cells, which is never assigned anew.
+  its target is that solution brought to the cells, which is never assigned anew;
+* ``jaxcolor colorize`` leads its chroma to the photo's edges by the coupled-TV solver in the end, at any size.
 
 Chosen on a few photos that nothing is reported on, by how near the colors come to the truth and how much of their
 variation lies away from edges. The mean color as target and assignments every 20 steps were farther from the truth: a

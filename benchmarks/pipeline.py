@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,10 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
             [(64, 64)] if quick else [(256, 256), (512, 512), (1024, 1024), (4000, 3000), (6000, 4000)]
         ):
             yield processes(Path(folder), width, height, settings)
+        sides = [64, 128] if quick else [256, 512, 1024, 2048, 4096]
+        yield growth(Path(folder), sides, settings)
+        # At full size, where the largest takes minutes for every hundred steps.
+        yield growth(Path(folder), sides, ["--variant", "mouzon2019", "--steps", "50", "--refinement-steps", "5"])
         yield warm(64 if quick else 256, 2 if quick else 500)
         yield of_folder(Path(folder), *((2, 64, 2) if quick else (8, 512, 500)))
 
@@ -57,18 +62,49 @@ def photo(folder: Path, width: int, height: int) -> Path:
 def processes(folder: Path, width: int, height: int, settings: list[str]) -> Table:
     """The command line on one photo: with an empty compile cache, and again; peak memory beside it."""
     source, rows, values = photo(folder, width, height), {}, {}
-    command = [sys.executable, "-m", "jaxcolor", "colorize", str(source), "-o", str(folder / "color.jpg"), "--force"]
     with tempfile.TemporaryDirectory() as cache:
         for name in ("first process", "second process"):
-            launched = [sys.executable, "-c", LAUNCHER, *command, *settings]
-            environment = os.environ | {"JAXCOLOR_CACHE": cache}
-            answer = subprocess.run(launched, env=environment, stdout=subprocess.PIPE, check=True).stdout
-            code, seconds, peak = json.loads(answer)
-            if code:
-                raise SystemExit(f"jaxcolor colorize failed on {source.name}")
+            seconds, peak, _ = launched(source, settings, cache)
             rows[name] = Timing(seconds, seconds, seconds)
-            values[name] = {"peak GB": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}
+            values[name] = {"peak GB": peak / 1e9}
     return Table(f"jaxcolor colorize, {width}×{height}", rows, "second process", unit="s", values=values)
+
+
+def growth(folder: Path, sides: list[int], settings: list[str]) -> Table:
+    """The color stage of the command on squares, programs cached, and how its time and memory grow with the pixels."""
+    rows, values = {}, {}
+    with tempfile.TemporaryDirectory() as cache:
+        for side in sides:
+            source = photo(folder, side, side)
+            launched(source, settings, cache)
+            _, peak, report = launched(source, settings, cache)
+            seconds = report["seconds"]["color"]
+            rows[f"{side}²"] = Timing(seconds, seconds, seconds)
+            values[f"{side}²"] = {"peak GB": peak / 1e9}
+    pixels = np.square(sides, dtype=float)
+    exponent = np.polyfit(np.log(pixels), np.log([row.median for row in rows.values()]), 1)[0]
+    peaks = [value["peak GB"] * 1e9 for value in values.values()]
+    note = f"seconds grow as the pixels to the power {exponent:.2f}, memory by "
+    note += f"{(peaks[-1] - peaks[0]) / (pixels[-1] - pixels[0]):.0f} bytes for every pixel more"
+    title = f"color stage of jaxcolor colorize {' '.join(settings)}".rstrip()
+    return Table(title, rows, f"{sides[0]}²", unit="s", values=values, notes=[note])
+
+
+def launched(source: Path, settings: list[str], cache: str) -> tuple[float, int, dict[str, Any]]:
+    """Seconds, peak memory in bytes and report of one process of the command."""
+    target, told = source.with_name("color.jpg"), source.with_name("report.json")
+    command = [sys.executable, "-m", "jaxcolor", "colorize", str(source), "-o", str(target), "--force"]
+    command += ["--report", str(told), *settings]
+    answer = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, *command],
+        env=os.environ | {"JAXCOLOR_CACHE": cache},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    code, seconds, peak = json.loads(answer)
+    if code:
+        raise SystemExit(f"jaxcolor colorize failed on {source.name}")
+    return seconds, peak * (1 if sys.platform == "darwin" else 1024), json.loads(told.read_text())["photos"][0]
 
 
 def warm(size: int, steps: int) -> Table:

@@ -18,7 +18,7 @@ import jaxcolor.coupled_tv as ctv
 from jaxcolor.coupled_tv.operators import edge_strength
 from jaxcolor.coupled_tv.simplex import _sorting_network
 
-from .timing import Table, Timing, measure
+from .timing import Table, Timing, measure_in_turns
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 
@@ -63,13 +63,16 @@ def iteration(size: int, count: int, peers: bool) -> Table:
     if peers and size <= 1024:
         runs |= _peers(luminance, candidates, weights, notes)
     title = f"primal-dual iteration, {size}², {count} candidates, float32; first call {first:.1f} s"
-    return Table(title, {name: _each(*run) for name, run in runs.items()}, "fused C", size, notes=notes)
+    return Table(title, _each(runs), "fused C", size, notes=notes)
 
 
-def _each(run: Callable[[], object], steps: int) -> Timing:
-    """Of one of the iterations that ``run`` makes."""
-    t = measure(run, 5)
-    return Timing(t.median / steps, t.least / steps, t.most / steps)
+def _each(runs: dict[str, tuple[Callable[[], object], int]]) -> dict[str, Timing]:
+    """Of one of the iterations that every function makes, measured in turns."""
+    whole = measure_in_turns({name: run for name, (run, _) in runs.items()}, 5)
+    steps = {name: count for name, (_, count) in runs.items()}
+    return {
+        name: Timing(t.median / steps[name], t.least / steps[name], t.most / steps[name]) for name, t in whole.items()
+    }
 
 
 def _peers(
@@ -100,14 +103,14 @@ def fixed_weights(size: int, peers: bool) -> Table:
     mean = np.einsum("hwk,hwkc->hwc", weights, candidates)
     problem = ctv.CoupledTVProblem(luminance, mean[:, :, None], np.ones((size, size, 1)), LAM, GAMMA)
     solver, steps = ctv.PrimalDual(SIGMA, TAU, 0.0), 50
-    rows = {"jaxcolor": _each(lambda: jax.block_until_ready(ctv.solve(problem, solver, steps)), steps)}
+    runs = {"jaxcolor": (lambda: jax.block_until_ready(ctv.solve(problem, solver, steps)), steps)}
     notes = []
     if peers:
         try:
-            rows["scico PDHG"] = _each(scico_pdhg(luminance, mean, 20), 20)
+            runs["scico PDHG"] = (scico_pdhg(luminance, mean, 20), 20)
         except ImportError:
             notes.append("scico is not installed: its row is left out")
-    return Table(f"iteration with fixed weights, {size}²", rows, "jaxcolor", notes=notes)
+    return Table(f"iteration with fixed weights, {size}²", _each(runs), "jaxcolor", notes=notes)
 
 
 def scico_pdhg(luminance: np.ndarray, mean: np.ndarray, steps: int) -> Callable[[], object]:

@@ -27,8 +27,9 @@ from jaxcolor.constants import RESOLUTION
 from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
 from jaxcolor.deep_prior.objective import Data
 from jaxcolor.deep_prior.steps import first_state, run_chunk
+from jaxcolor.methods import led_by_edges
 from jaxcolor.photo import padded_photo
-from jaxcolor.pipeline import chroma_of, led_by_edges
+from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
 from .quality import TRUTH, Rows, measures, table, write_sheet

@@ -18,8 +18,9 @@ import jaxcolor as jc
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.coupled_tv import Solution, Status, solve_in_chunks
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
+from jaxcolor.methods import LEADING_STEPS, led_by_edges
 from jaxcolor.photo import bucket, enlarged, padded_photo
-from jaxcolor.pipeline import LEADING_STEPS, chroma_of, led_by_edges
+from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}
@@ -143,7 +144,7 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(jc.InputError, match="lies outside the photo"):
         jc.colorize(photo(20, 28), weights=net, hints=jc.Hints([jc.Hint(99, 1, 1, (1, 0, 0))]), **settings)
 
-    monkeypatch.setattr("jaxcolor.pipeline.fitting_pixels", lambda channels: 0)
+    monkeypatch.setattr("jaxcolor.methods.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):
         jc.colorize(photo(40, 60), weights=net, **settings)
 
@@ -207,7 +208,7 @@ def test_ctrl_c_at_a_size_in_between_ends_the_work(monkeypatch: pytest.MonkeyPat
         solution = solve_in_chunks(*arguments, **settings)
         return replace(solution, status=np.int32(Status.INTERRUPTED)) if settings["progress"] is None else solution
 
-    monkeypatch.setattr("jaxcolor.pipeline.solve_in_chunks", interrupted)
+    monkeypatch.setattr("jaxcolor.methods.solve_in_chunks", interrupted)
     full, small = padded_photo(np.full((64, 64), 50, np.float32)), np.zeros((8, 8, 2), np.float32)
     with pytest.raises(KeyboardInterrupt):
         led_by_edges(full, small, Settings(steps=2), lambda done, energy: None)

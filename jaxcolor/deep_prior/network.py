@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -20,6 +21,8 @@ from jaxcolor.convolution import convolve
 
 NOISE_CHANNELS = 32
 _LEAK = 0.2
+# Of a picture among the channels of the noise: about as spread as these.
+_PICTURE_SCALE = np.array([4.0, 8.0, 8.0], np.float32)
 _VARIANCE_FLOOR = 1e-5
 
 
@@ -28,7 +31,8 @@ class SkipNetwork(nn.Module):
 
     ``scales`` is the depth: each scale halves the image. ``channels`` are the hidden channels of every scale,
     ``skip_channels`` those of the connections. The defaults are the published network: 2,217,831 parameters, and
-    38 GFLOP for the forward pass of 256 x 256 pixels.
+    38 GFLOP for the forward pass of 256 x 256 pixels. With ``residual`` (not published) the first three channels of
+    the noise hold a picture, scaled by :func:`as_noise`, and the network draws how its own differs from that one.
 
     Called with noise ``[N, H, W, C]`` (published: C = 32), returns ``[N, H, W, 3]``. Any size with more than
     ``2 ** scales`` rows and columns. A side of odd length n becomes (n + 1) / 2 on the way down and n + 1 on the way
@@ -44,10 +48,16 @@ class SkipNetwork(nn.Module):
     channels: int = 128
     scales: int = 5
     skip_channels: int = 4
+    residual: bool = False
 
     @nn.compact
     def __call__(self, noise: jax.Array) -> jax.Array:
-        return nn.sigmoid(Convolution(3, size=1, name="out")(self._scale(noise, 0)))
+        drawn = Convolution(3, size=1, name="out")(self._scale(noise, 0))
+        if self.residual:
+            # Where the sigmoid is steep enough to learn.
+            known = jnp.clip(noise[..., :3] / _PICTURE_SCALE + 0.5, 0.01, 0.99)
+            drawn = drawn + jax.scipy.special.logit(known)
+        return nn.sigmoid(drawn)
 
     def _scale(self, x: jax.Array, level: int) -> jax.Array:
         """Scale ``level`` and all coarser ones, at the size of ``x``."""
@@ -135,6 +145,15 @@ def _normalised_transposed(residuals: _Residuals, change: jax.Array) -> tuple[ja
 _normalised.defvjp(_normalised_with_residuals, _normalised_transposed)
 
 
+def as_noise(picture: jax.Array) -> jax.Array:
+    """A picture ``[..., 3]`` in [0, 1], as it stands among the channels of the noise.
+
+    >>> as_noise(jnp.array([0.5, 0.75, 0.25])).tolist()
+    [0.0, 2.0, -2.0]
+    """
+    return (picture - 0.5) * _PICTURE_SCALE.astype(picture.dtype)
+
+
 def enlarged(x: jax.Array) -> jax.Array:
     """``[N, H, W, C]`` at twice the size, bilinear, pixel centers at half-integers, the border repeated.
 
@@ -154,8 +173,8 @@ def enlarged(x: jax.Array) -> jax.Array:
 def random_parameters(key: jax.Array, network: SkipNetwork, inputs: int = NOISE_CHANNELS) -> dict[str, Any]:
     """Parameters of a network to start a fit from, distributed as PyTorch starts its layers.
 
-    The same distribution as ``network.init``, from one stream of random numbers: its many streams take long to
-    compile. ``inputs`` is the number of channels of the noise.
+    The same distribution as ``network.init``, but for a residual network's last layer, which starts at 0. From one
+    stream of random numbers: many take long to compile. ``inputs`` is the number of channels of the noise.
 
     >>> random_parameters(jax.random.key(0), SkipNetwork(channels=8, scales=1))["params"]["down0"]["kernel"].shape
     (3, 3, 32, 8)
@@ -167,7 +186,9 @@ def random_parameters(key: jax.Array, network: SkipNetwork, inputs: int = NOISE_
     stream, used = jax.random.uniform(key, (sum(leaf.size for leaf in flat.values()),), minval=-1), 0
     parameters = {}
     for path, leaf in flat.items():
-        if path[:-1] in convolutions:
+        if network.residual and "out" in path:
+            parameters[path] = jnp.zeros(leaf.shape)  # It starts with the picture that it is given.
+        elif path[:-1] in convolutions:
             parameters[path] = stream[used : used + leaf.size].reshape(leaf.shape) / convolutions[path[:-1]] ** 0.5
             used += leaf.size
         else:

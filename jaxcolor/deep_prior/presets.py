@@ -26,7 +26,7 @@ class Preset:
         assign_from, assign_every: the target becomes the palette's color nearest to the network's own after
             ``assign_from`` steps and then after every ``assign_every``. ``assign_from`` = None: never.
         guided: the first three channels of the noise are replaced by the photo's luminance and by chroma that is known
-            beforehand, for example from the coupled-TV solver. Not in the paper.
+            beforehand, for example from the coupled-TV solver. A residual network needs it. Not in the paper.
 
     Raises :class:`InputError` for numbers outside their range.
     """
@@ -49,6 +49,7 @@ class Preset:
             f"start must be 'mean', 'mode' or 'guide'; got {self.start!r}": self.start in ("mean", "mode", "guide"),
             f"assign_from must be at least 1, or None; got {self.assign_from}": self.assign_from is None
             or self.assign_from >= 1,
+            "a residual network needs a preset that is guided": self.guided or not self.network.residual,
             f"assign_every must be at least 1; got {self.assign_every}": self.assign_every >= 1,
         }
         for message, holds in checks.items():
@@ -94,7 +95,7 @@ Three of its details are not followed. It scales target colors by 110 but shows 
 column smaller. An assignment takes the place of a gradient step there; here it comes between two."""
 
 FAST = Preset(
-    network=SkipNetwork(channels=16, scales=3),
+    network=SkipNetwork(channels=16, scales=3, residual=True),
     learning_rate=2e-2,
     decay=40,
     steps=100,
@@ -106,13 +107,15 @@ FAST = Preset(
 
 * the network has 16 channels and 3 scales, and takes 100 steps;
 * it is warm-started from the coupled-TV solution: it sees it, and the luminance, among the channels of its noise, and
-  its target is that solution brought to the cells, which is never assigned anew;
+  draws how the picture differs from these; its target is that solution brought to the cells, never assigned anew;
 * ``jaxcolor colorize`` leads its chroma to the photo's edges by the coupled-TV solver in the end, at any size.
 
-Chosen on a few photos that nothing is reported on, by how near the colors come to the truth and how much of their
-variation lies away from edges. The mean color as target and assignments every 20 steps were farther from the truth: a
-cell takes the color nearest to a mean, often one that the network thought unlikely. With four times the variation, and
-of the photo's luminance as in :data:`AUTHOR`, less color was left away from edges, but color edges were wider. ``python
--m benchmarks deep-prior`` compares it with the others, and with itself with one choice changed (``--presets``)."""
+Chosen on a few photos that nothing is reported on, before the network was residual, by how near the colors come to the
+truth and how much of their variation lies away from edges. The mean color as target and assignments every 20 steps were
+farther from the truth: a cell takes the color nearest to a mean, often one that the network thought unlikely. With four
+times the variation, and of the photo's luminance as in :data:`AUTHOR`, less color was left away from edges, but color
+edges were wider. A network that draws the picture whole keeps its colors less well: after 100 steps the color term was
+a thousand times as large, and colors of which the truth was known were much farther from it. ``python -m benchmarks
+deep-prior`` compares it with the others, and with itself with one choice changed (``--presets``)."""
 
 PRESETS = {"paper": PAPER, "author": AUTHOR, "fast": FAST}

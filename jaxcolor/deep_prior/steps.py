@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 
 from jaxcolor.color.distribution import ColorDistribution
-from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, random_parameters
+from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, as_noise, random_parameters
 from jaxcolor.deep_prior.objective import Data, Objective, to_unit
 from jaxcolor.deep_prior.presets import Start
 
@@ -171,8 +171,7 @@ def first_state(
     inputs = jax.vmap(lambda key: random_noise(key, shape, dtype))(of_noise)
     if guide is not None:
         planes = jnp.concatenate([data.luminance[..., None], to_unit(guide).astype(dtype)], -1)
-        # About as spread as the noise.
-        inputs = inputs.at[..., :3].set((planes - 0.5) * jnp.array([4.0, 8.0, 8.0], dtype))
+        inputs = inputs.at[..., :3].set(as_noise(planes))
     parameters = jax.vmap(lambda key: ravel_pytree(random_parameters(key, network))[0])(of_parameters)
     parameters = parameters.astype(dtype)
     if start == "guide" and guide is not None:

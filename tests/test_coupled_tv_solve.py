@@ -1,6 +1,5 @@
 """The loops: chunks, batches, stopping, warm starts, compilation."""
 
-import os
 import signal
 import threading
 
@@ -140,7 +139,7 @@ def test_time_limit_and_interrupt():
     assert (int(stopped.steps), int(stopped.status)) == (20, Status.INTERRUPTED)
     np.testing.assert_array_equal(stopped.chroma, solve(p, PRIMAL_DUAL, 20).chroma)
     if threading.current_thread() is threading.main_thread():
-        ctrl_c = solve_in_chunks(p, PRIMAL_DUAL, 60, chunk=20, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        ctrl_c = solve_in_chunks(p, PRIMAL_DUAL, 60, chunk=20, progress=lambda *_: signal.raise_signal(signal.SIGINT))
         assert (int(ctrl_c.steps), int(ctrl_c.status)) == (20, Status.INTERRUPTED)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -1,6 +1,5 @@
 """The fit: Adam against PyTorch, alternation, seeds, continuation, and every way in which it can end."""
 
-import os
 import signal
 from dataclasses import replace
 
@@ -104,7 +103,7 @@ def test_an_interrupt_keeps_the_state():
 
     def interrupt(done: int, *parts: float) -> None:
         seen.append((done, parts))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -711,3 +712,19 @@ write_image(sys.argv[1] + "/out.tif", rgb, like=gray)
 assert (peak() - before) / gray.luminance.size < 40
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_ctrl_c_while_a_picture_is_encoded_comes_after_it(tmp_path, monkeypatch):
+    """Cut off half-way, imageio's writer would print a traceback when it is collected."""
+    encoded = []
+
+    def encode(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        encoded.append(True)
+        return b""
+
+    monkeypatch.setattr("jaxcolor.images.writing.iio.imwrite", encode)
+    with pytest.raises(KeyboardInterrupt):
+        write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
+    assert encoded
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,6 @@
 """Training on photos that the tests draw: data, loss, the loop and its checkpoints."""
 
 import csv
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -236,7 +235,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     def ctrl_c_in_the_second_step(*args: object) -> Iterator[np.ndarray]:
         for i, batch in enumerate(batches(*args)):  # type: ignore[arg-type]
             if i == 1:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             yield batch
 
     with monkeypatch.context() as patch:

@@ -18,6 +18,7 @@ from jaxcolor.images.gray import GrayImage
 from jaxcolor.images.luminance import strips
 from jaxcolor.images.png import with_profile
 from jaxcolor.images.profiles import ProfileKind, from_srgb, profile_kind
+from jaxcolor.interrupt import deferred_interrupt
 
 # Colors computed in float32 overshoot the cube a little; more than this is another range.
 _RANGE_TOLERANCE = 0.01
@@ -201,7 +202,12 @@ def _encoded(pixels: NDArray[Any], form: _Format, icc: bytes | None) -> bytes:
         # "exact" keeps the colors under fully transparent pixels.
         options |= {"lossless": True, "exact": True, "method": 2}
     suffix = "." + form.name.lower()
-    return iio.imwrite("<bytes>", pixels, plugin="pillow", extension=suffix, is_batch=False, **options)
+    # Interrupted while it is built, imageio's writer complains when it is collected.
+    with deferred_interrupt() as interrupted:
+        data = iio.imwrite("<bytes>", pixels, plugin="pillow", extension=suffix, is_batch=False, **options)
+        if interrupted():
+            raise KeyboardInterrupt
+    return data
 
 
 def _encoded_tiff(pixels: NDArray[Any], icc: bytes | None) -> bytes:

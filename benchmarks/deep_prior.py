@@ -28,7 +28,7 @@ from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
 from jaxcolor.deep_prior.objective import Data
 from jaxcolor.deep_prior.steps import first_state, run_chunk
 from jaxcolor.methods import led_by_edges
-from jaxcolor.photo import padded_photo
+from jaxcolor.photo import padded_photo, without_padding
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
@@ -150,7 +150,7 @@ class Scene:
             return fit.chroma
         photo = padded_photo(self.gray.luminance)
         planes, _, _ = led_by_edges(photo, fit.chroma, Settings(), lambda done, energy: None)
-        return np.stack([np.asarray(plane)[: photo.height, : photo.width] for plane in planes], -1)
+        return without_padding(planes, photo)
 
 
 def print_step(name: str, preset: Preset, size: int) -> dict[str, float]:

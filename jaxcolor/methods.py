@@ -23,7 +23,16 @@ from jaxcolor.coupled_tv.solve import solve_in_chunks
 from jaxcolor.errors import InputError
 from jaxcolor.hints import Hints
 from jaxcolor.memory import fitting_pixels
-from jaxcolor.photo import Chroma, Photo, Progress, enlarged, padded_problem, reduced_photo, solver_report
+from jaxcolor.photo import (
+    Chroma,
+    Photo,
+    Progress,
+    enlarged,
+    padded_problem,
+    reduced_photo,
+    solver_report,
+    without_padding,
+)
 from jaxcolor.registration import registered
 from jaxcolor.settings import Settings
 
@@ -91,8 +100,7 @@ def _coupled_tv(
     assert solution is not None
     chroma = solution.state.chroma
     if small is not photo:
-        inside = (slice(small.height), slice(small.width))
-        selected = np.stack([np.asarray(plane)[inside] for plane in chroma], -1)
+        selected = without_padding(chroma, small)
         del problem, solution
         tell = _teller(progress, total, total + leading)
         chroma, last, more = led_by_edges(photo, selected, settings, tell, hints)
@@ -219,7 +227,7 @@ def led_by_edges(
         solution = solve_in_chunks(problem, solver, steps=steps, progress=progress if last else None)
         report = solver_report(solver, solution)
         if not last:
-            chroma = np.stack([np.asarray(plane)[: extent[0], : extent[1]] for plane in solution.state.chroma], -1)
+            chroma = without_padding(solution.state.chroma, level)
     return solution.state.chroma, report, notes
 
 

@@ -81,6 +81,15 @@ def enlarged(chroma: ArrayLike, photo: Photo) -> jax.Array:
     return resample(small, rows, columns)
 
 
+def without_padding(chroma: Chroma, photo: Photo) -> NDArray[np.float32]:
+    """Chroma planes of a padded photo as ``[height, width, 2]``.
+
+    >>> without_padding((jnp.zeros((32, 32)), jnp.ones((32, 32))), padded_photo(np.zeros((3, 5), np.float32))).shape
+    (3, 5, 2)
+    """
+    return np.stack([np.asarray(plane)[: photo.height, : photo.width] for plane in chroma], -1)
+
+
 def merge(photo: Photo, chroma: Chroma) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, float]]:
     """RGB ``[H, W, 3]`` and the chroma ``[H, W, 2]`` as it was, both without padding, and measures of the picture."""
     rgb, colors, measures = _to_rgb(photo.luminance, chroma, jnp.array([photo.height, photo.width]))

@@ -30,6 +30,7 @@ from jaxcolor.photo import (
     merge,
     padded_photo,
     report_of,
+    without_padding,
 )
 from jaxcolor.resampling import resampling_matrix
 from jaxcolor.settings import Settings
@@ -130,8 +131,7 @@ def chroma_of(gray: GrayImage, distribution: ColorDistribution, **settings: Any)
     """Chroma ``[H, W, 2]`` of a photo whose distribution is known, as the method gives it, before the gamut."""
     chosen = _settings(settings)
     photo = padded_photo(gray.luminance)
-    planes = METHODS[chosen.method](photo, distribution, chosen, None)[0]
-    return np.stack([np.asarray(plane)[: photo.height, : photo.width] for plane in planes], -1)
+    return without_padding(METHODS[chosen.method](photo, distribution, chosen, None)[0], photo)
 
 
 def _predict(net: CIC, photo: Photo, settings: Settings) -> ColorDistribution:

@@ -211,7 +211,7 @@ def _sight(padded: int, size: int | Array, cells: int) -> Array:
     pixels = jnp.arange(padded, dtype=jnp.float32)
     cell = jnp.asarray(size, jnp.float32) / cells
     center = (jnp.arange(cells) + 0.5 - jnp.asarray(_CELL_SHIFTS, jnp.float32)[:, None]) * cell - 0.5
-    # A cell beyond the border sees the border; one of a pixel or less sees that.
+    # A cell beyond the border sees the border, and one smaller than a pixel sees that pixel.
     center = jnp.clip(center, 0, jnp.asarray(size, jnp.float32) - 1)
     distance = (pixels - center[..., None]) / jnp.maximum(_CELL_SIGHT * cell, 0.4)
     weights = jnp.where(pixels < size, jnp.exp(-0.5 * distance**2), 0)

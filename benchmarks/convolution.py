@@ -34,6 +34,7 @@ LAYERS = {
     "deep prior, pointwise": Layer(1, 256, 128, 128, taps=1),
     "full width": Layer(1, 32, 512, 512, padding=ONE),
     "training": Layer(16, 32, 64, 64, padding=ONE),
+    "training, deep": Layer(16, 16, 128, 128, padding=ONE),
     "training, first": Layer(16, 128, 1, 16, padding=ONE),
     "training, down": Layer(16, 64, 32, 32, stride=2, padding=ONE),
 }

@@ -30,10 +30,12 @@ _CHANNELS_FOR_PRODUCTS = 8
 _CHANNELS_FOR_SUMS = 3
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
 _PIXELS_AT_ONCE = 512
-# Winograd's way needs channels enough to make its products worth its sums, and an image that stays in the cache.
+# Winograd's way needs channels enough to make its products worth its sums, and an image that stays in the cache. Its
+# program takes half a second more to compile, so the saving must be worth that: above so many multiplications.
 _CHANNELS_FOR_WINOGRAD = 64
 _CHANNELS_FOR_WINOGRAD_IN_KERNEL = 128
 _NUMBERS_FOR_WINOGRAD = 1 << 20
+_MULTIPLICATIONS_FOR_WINOGRAD = 5e8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -220,6 +222,7 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
         and stride == 1
         and min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD
         and x.size <= _NUMBERS_FOR_WINOGRAD
+        and x.size // x.shape[3] * kernel.size >= _MULTIPLICATIONS_FOR_WINOGRAD
         and x.dtype.itemsize >= 4
     )
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxcolor import convolution
 from jaxcolor.convolution import Padding, convolve, convolve_transposed
 from tests.coupled_tv_data import float64
 
 ONE, TWO, NONE = ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((0, 0), (0, 0))
-# Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products.
+# Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products, 3x3 kernels
+# of 64 and more Winograd's way, from 128 on in the weight gradient too.
 CASES = {
     "few channels": ((7, 9), (3, 3), 3, 5, 1, 1, ONE),
     "products": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
@@ -21,6 +23,9 @@ CASES = {
     "products, pointwise": ((4, 3), (1, 1), 10, 8, 1, 1, NONE),
     "products, lopsided": ((4, 6), (2, 2), 8, 8, 1, 1, ((0, 1), (1, 0))),
     "products, blocks of rows, the last one smaller": ((11, 130), (3, 3), 8, 8, 1, 1, ONE),
+    "Winograd": ((5, 6), (3, 3), 64, 70, 1, 1, ONE),
+    "Winograd, dilated": ((6, 5), (3, 3), 128, 130, 1, 2, TWO),
+    "Winograd, lopsided": ((4, 7), (3, 3), 128, 128, 1, 1, ((0, 3), (1, 0))),
     "strided, odd": ((7, 9), (3, 3), 4, 6, 2, 1, ONE),
     "strided, even": ((8, 6), (3, 3), 8, 8, 2, 1, ONE),
     "strided by 3, lopsided": ((10, 7), (3, 2), 2, 3, 3, 1, ((0, 2), (1, 0))),
@@ -60,6 +65,11 @@ def arrays(image: tuple[int, ...], kernel: tuple[int, ...], channels: int, outpu
     rng = np.random.default_rng(0)
     scale = (channels * np.prod(kernel)) ** -0.5
     return rng.normal(size=(2, *image, channels)), scale * rng.normal(size=(*kernel, channels, outputs))
+
+
+@pytest.fixture(autouse=True)
+def winograd_for_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_MULTIPLICATIONS_FOR_WINOGRAD", 0)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

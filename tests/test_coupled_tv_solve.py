@@ -139,9 +139,11 @@ def test_time_limit_and_interrupt():
     assert (int(stopped.steps), int(stopped.status)) == (20, Status.INTERRUPTED)
     np.testing.assert_array_equal(stopped.chroma, solve(p, PRIMAL_DUAL, 20).chroma)
     if threading.current_thread() is threading.main_thread():
+        # What a shell starts in the background ignores Ctrl-C, and so would the solver.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         ctrl_c = solve_in_chunks(p, PRIMAL_DUAL, 60, chunk=20, progress=lambda *_: signal.raise_signal(signal.SIGINT))
         assert (int(ctrl_c.steps), int(ctrl_c.status)) == (20, Status.INTERRUPTED)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def test_new_numbers_do_not_compile_again(monkeypatch):

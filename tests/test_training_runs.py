@@ -184,7 +184,8 @@ def test_two_devices_give_the_parameters_of_one() -> None:
     # Nearly all of the time is compilation, so it does not optimise.
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     flags += " --xla_llvm_disable_expensive_passes=true"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    # A simulated device waits for the other inside a thread of the pool that both share: two threads are too few.
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16"}
     command = [sys.executable, "-c", TWO_DEVICES]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

@@ -26,6 +26,7 @@ from jaxcolor import metrics
 from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.guidance import Guidance
+from jaxcolor.constants import ENLIVENING
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
@@ -46,6 +47,7 @@ class Choice:
     weight_step: float = float(ctv.PrimalDual().weight_step)
     candidates: int = 10
     temperature: float = 1.0
+    enlivening: float = ENLIVENING
     spread: float = float(Guidance().spread)
     difference: float = float(Guidance().difference)
     uncertainty: float = float(Guidance().uncertainty)
@@ -60,6 +62,7 @@ class Choice:
         sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
         if guidance:
             sharpened, _ = registered(jnp.asarray(luminance), sharpened, luminance.shape)
+            sharpened = sharpened.enlivened(self.enlivening)
         problem = ctv.CoupledTVProblem.from_distribution(
             luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
         )
@@ -83,6 +86,7 @@ AXES: dict[str, Sequence[float]] = {
     "weight_step": (0.0, 6e-5, 1.8e-4, 5e-4, 1e-3, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
+    "enlivening": (0.0, 0.6),
     "spread": (0.0, 0.3, 0.6, 0.9),
     "uncertainty": (30.0, 300.0, math.inf),
     "difference": (3.0, 8.0),

@@ -65,6 +65,7 @@ def _coupled_tv(
     shift = jnp.zeros(2)
     if guided:
         distribution, shift = registered(small.luminance, distribution, extent)
+        distribution = distribution.enlivened()
     stages = ((PrimalDual(), settings.steps), (InertialForwardBackward(), settings.refinement_steps))
     total = sum(steps for _, steps in stages)
     leading = 0 if small is photo else _leading_steps(settings, hints)

@@ -42,7 +42,9 @@ class Settings:
     candidates: k, from 1 to the size of the palette. fidelity: λ > 0. coupling: γ >= 0. None: measured defaults.
     variant: of ``"coupled-tv"``: with ``"guided"`` the network's distribution is put back where it lies beside the
         photo's edges as a whole (:func:`jaxcolor.registration.registered`), luminance edges lead its up-sampling
-        (:mod:`jaxcolor.color.guidance`), and no probability is dropped with the colors that are (all derived);
+        (:mod:`jaxcolor.color.guidance`), cells paler than their annealed mean begin with a share of it
+        (:meth:`~jaxcolor.color.distribution.ColorDistribution.enlivened`), and no probability is dropped with the
+        colors that are (all derived);
         ``"mouzon2019"`` interpolates it as it is, and drops it, as in the paper.
     steps: of the primal-dual solver. refinement_steps: of the inertial solver after it. Both >= 0.
     working_side: of a photo with more than working_side² pixels the colors are selected (or the deep prior fitted) at

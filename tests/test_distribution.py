@@ -44,6 +44,24 @@ def test_annealing_goes_from_the_mode_to_the_mean() -> None:
     np.testing.assert_allclose(dist.annealed(0.38).probabilities.sum(-1), 1, atol=1e-5)
 
 
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0))
+@settings(max_examples=20, deadline=None)
+def test_pale_and_undecided_cells_take_a_share_of_the_annealed(seed: int, share: float) -> None:
+    # Colors near each other and far from each other, so that all kinds of cells occur.
+    dist = random_distribution(seed=seed)
+    dist = ColorDistribution(dist.probabilities, dist.palette * (0.1, 0.3, 1.0)[seed % 3])
+    p, palette = np.float64(dist.probabilities), np.float64(dist.palette)
+    annealed = p ** (1 / 0.38)
+    annealed /= annealed.sum(-1, keepdims=True)
+    want = p.copy()
+    for cell in np.ndindex(4, 5):
+        mean, lively = p[cell] @ palette, annealed[cell] @ palette
+        deviation = np.sqrt(p[cell] @ ((palette - mean) ** 2).sum(-1))
+        if mean @ mean < lively @ lively:
+            want[cell] += share * np.clip((deviation - 10) / 10, 0, 1) * (annealed[cell] - p[cell])
+    np.testing.assert_allclose(dist.enlivened(share).probabilities, want, atol=2e-5)
+
+
 @given(st.integers(0, 10_000), st.integers(1, 12))
 @settings(max_examples=20, deadline=None)
 def test_what_is_dropped_goes_to_the_nearest_color_that_is_kept(seed: int, count: int) -> None:

@@ -54,6 +54,31 @@ def test_round_trip(tmp_path: Path, dtype: str) -> None:
     assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
+def test_average(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, variables = tmp_path / "other.safetensors", random_variables()
+    rng = np.random.default_rng(1)
+    for name, array in flatten_dict(variables["params"]).items():
+        if name != ("model_out",):
+            array += rng.normal(size=array.shape).astype(np.float32)
+    save_weights(other, variables, {"width": WIDTH, "training": {"step": 7}})
+    output = tmp_path / "mean.safetensors"
+    arguments = argparse.Namespace(files=[good, other], output=output, force=False)
+    assert command.run_average(arguments) == 0
+    assert str(output) in capsys.readouterr().out
+    read, manifest = load_weights(output)
+    assert [part["step"] for part in manifest["averaged"]] == [None, 7]
+    assert manifest["training"] == {"step": 7}
+    parts = [flatten_dict(load_weights(path)[0]) for path in (good, other)]
+    for name, array in flatten_dict(read).items():
+        np.testing.assert_allclose(array, (parts[0][name] + parts[1][name]) / 2, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="--force"):
+        command.run_average(arguments)
+    save_weights(other, variables, {"width": WIDTH, "logit_scale": 2.0})
+    for files, message in (([good], "at least two"), ([good, other], "logit scales")):
+        with pytest.raises(InputError, match=message):
+            command.run_average(argparse.Namespace(files=files, output=output, force=True))
+
+
 def test_full_width_has_the_released_number_of_parameters() -> None:
     shapes = expected_shapes(1.0)
     assert sum(np.prod(s) for name, s in shapes.items() if name.startswith("params/")) == 32_236_011

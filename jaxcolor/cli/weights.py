@@ -1,4 +1,4 @@
-"""``jaxcolor weights list|fetch|convert``: which weights there are, and how to get more."""
+"""``jaxcolor weights list|fetch|convert|average``: which weights there are, and how to get more."""
 
 import argparse
 from pathlib import Path
@@ -7,9 +7,9 @@ from jaxcolor.errors import InputError
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``weights`` with its three actions to the command line."""
-    parser = subparsers.add_parser("weights", help="list, fetch or convert network weights")
-    actions = parser.add_subparsers(dest="action", metavar="list|fetch|convert", required=True)
+    """Add ``weights`` with its actions to the command line."""
+    parser = subparsers.add_parser("weights", help="list, fetch, convert or average network weights")
+    actions = parser.add_subparsers(dest="action", metavar="list|fetch|convert|average", required=True)
 
     listing = actions.add_parser("list", help="embedded, fetched and fetchable weights")
     listing.set_defaults(run=run_list)
@@ -32,6 +32,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     converting.add_argument("--width", type=float, default=1.0, help="of its network; the released one is 1")
     converting.add_argument("--force", action="store_true", help="replace an existing output")
     converting.set_defaults(run=run_convert)
+
+    averaging = actions.add_parser("average", help="the mean of weights from one training")
+    averaging.add_argument("files", metavar="FILE.safetensors", nargs="+", type=Path)
+    averaging.add_argument("-o", "--output", metavar="OUT.safetensors", type=Path, required=True)
+    averaging.add_argument("--force", action="store_true", help="replace an existing output")
+    averaging.set_defaults(run=run_average)
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -73,8 +79,22 @@ def run_convert(args: argparse.Namespace) -> int:
     output = args.output or args.checkpoint.with_suffix(".safetensors")
     if output.exists() and args.checkpoint.exists() and output.samefile(args.checkpoint):
         raise InputError(f"{output} is the checkpoint itself; choose another name with -o")
-    if output.exists() and not args.force:
-        raise InputError(f"{output} exists; choose another name with -o or replace it with --force")
+    _check_free(output, args.force)
     convert_checkpoint(args.checkpoint, output, width=args.width)
     print(f"{output}\nuse it as: --weights {output}")
     return 0
+
+
+def run_average(args: argparse.Namespace) -> int:
+    """Average weights and print where the result is."""
+    from jaxcolor.cic.weights import average_weights
+
+    _check_free(args.output, args.force)
+    average_weights(args.files, args.output)
+    print(f"{args.output}\nuse it as: --weights {args.output}")
+    return 0
+
+
+def _check_free(output: Path, force: bool) -> None:
+    if output.exists() and not force:
+        raise InputError(f"{output} exists; choose another name with -o or replace it with --force")

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxcolor.color.palette import soft_encode
-from jaxcolor.constants import ANNEALING_TEMPERATURE
+from jaxcolor.constants import ANNEALING_TEMPERATURE, ENLIVENING
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import cubic
 
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
+# Root mean square deviations of colors from their mean, in Lab units, between which a cell becomes undecided.
+_DEVIATIONS = 10.0, 20.0
 # Colors that are looked at between two cells, for each one that is kept; more are rarely needed, and always checked.
 _SHORTLIST_FACTOR = 3
 
@@ -102,6 +104,26 @@ class ColorDistribution:
         """
         _check_count(count, self.palette.shape[0])
         return replace(self, probabilities=_concentrated(self.probabilities, self.palette, count))
+
+    def enlivened(self, share: float = ENLIVENING, temperature: float = ANNEALING_TEMPERATURE) -> "ColorDistribution":
+        """The distribution mixed with a share of the annealed one in cells whose mean is paler than the annealed mean.
+
+        A mean over colors of all directions is pale, and a selection of colors that begins there stays paler than
+        what the network thinks likeliest. ``share`` in [0, 1], ``temperature`` > 0; where colors deviate by less than
+        20 Lab units from their mean it is less, and none below 10: the soft encoding of a single color deviates by 6
+        or 7, and must keep its mean (derived).
+
+        >>> dist = ColorDistribution(jnp.array([[[0.6, 0.4]]]), jnp.array([[60.0, 0.0], [-40.0, 0.0]]))
+        >>> dist.mean().round(1).tolist(), dist.enlivened(0.5).mean().round(1).tolist()
+        ([[[20.0, 0.0]]], [[[27.2, 0.0]]])
+        """
+        lively = self.annealed(temperature)
+        paler = (self.mean() ** 2).sum(-1) < (lively.mean() ** 2).sum(-1)
+        decided, undecided = _DEVIATIONS
+        variance = jnp.clip(self.variance(), decided**2, undecided**2)
+        shares = share * paler * (jnp.sqrt(variance) - decided) / (undecided - decided)
+        mixed = self.probabilities + shares[..., None] * (lively.probabilities - self.probabilities)
+        return replace(self, probabilities=mixed)
 
     def moved(self, shift: jax.Array) -> "ColorDistribution":
         """The distribution whose colors lay ``shift`` cells (down, right) off their place, put back.

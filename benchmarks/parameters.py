@@ -86,7 +86,7 @@ AXES: dict[str, Sequence[float]] = {
     "weight_step": (0.0, 6e-5, 1.8e-4, 5e-4, 1e-3, 1.8e-3),
     "candidates": (5, 16),
     "temperature": (0.7,),
-    "enlivening": (0.0, 0.6),
+    "enlivening": (0.0, 0.3),
     "spread": (0.0, 0.3, 0.6, 0.9),
     "uncertainty": (30.0, 300.0, math.inf),
     "difference": (3.0, 8.0),

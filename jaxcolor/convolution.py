@@ -6,7 +6,7 @@ others: of very few channels, without any padding, of 1x1 pixel, and most deriva
 * one of very few channels is a plain sum over taps;
 * one without padding is made with a row of it, and the row is dropped;
 * one of 1x1 pixel is a matrix product;
-* one of 3x3 pixels and many channels is Winograd's: 16 products for each 2x2 outputs, where 36 are the plain way;
+* one of 3x3 pixels and many channels is Winograd's: see :mod:`jaxcolor.winograd`;
 * the *tangent* is written in a form whose transpose is fast: in the kernel as matrix products of pixels' neighborhoods,
   so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while);
   in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
@@ -16,12 +16,13 @@ Forward and reverse mode both follow, as does any order of differentiation. Othe
 ``python -m benchmarks speed --only convolution`` measures what each is worth.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
 
 # The numbers are leads, by a script that was not kept, on two cores.
 # With fewer channels on either side, XLA's own weight gradient is the faster one.
@@ -85,13 +86,25 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding:
     )
 
 
+def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    # In half precision its sums lose too much.
+    return (
+        kernel.shape[:2] == (3, 3)
+        and stride == 1
+        and min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD
+        and x.size <= _NUMBERS_FOR_WINOGRAD
+        and x.size // x.shape[3] * kernel.size >= _MULTIPLICATIONS_FOR_WINOGRAD
+        and x.dtype.itemsize >= 4
+    )
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
     plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
     if kernel.shape[2] <= _CHANNELS_FOR_SUMS:
         on_cpu = partial(_as_sum, stride=stride, dilation=dilation, padding=padding)
     elif _suits_winograd(x, kernel, stride):
-        on_cpu = partial(_winograd, dilation=dilation, padding=padding)
+        on_cpu = partial(winograd, dilation=dilation, padding=padding)
     elif any(map(any, padding)) or kernel.shape[:2] == (1, 1):
         return plain(x, kernel)
     else:
@@ -139,10 +152,10 @@ def _convolve_jvp(
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
-        in_image = partial(_winograd_in_image, dilation=dilation, padding=padding)
+        in_image = partial(winograd_in_image, dilation=dilation, padding=padding)
         along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
         if min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD_IN_KERNEL:
-            in_kernel = partial(_winograd_in_kernel, dilation=dilation, padding=padding)
+            in_kernel = partial(winograd_in_kernel, dilation=dilation, padding=padding)
             along_kernel = partial(lax.platform_dependent, cpu=in_kernel, default=plain)
     primal = _convolve(x, kernel, stride, dilation, padding)
     return primal, along_image(dx, kernel) + along_kernel(x, dkernel)
@@ -202,117 +215,3 @@ def _split(x: jax.Array, stride: int, axis: int) -> jax.Array:
     n, h, w, c, *rest = x.shape
     x = x.reshape(n, h // stride, stride, w // stride, stride, c, *rest)
     return jnp.moveaxis(x, 2, 3).reshape(n, h // stride, w // stride, stride * stride * c, *rest)
-
-
-# Winograd's minimal filtering F(2x2, 3x3), with the matrices of Lavin and Gray 2016, "Fast Algorithms for Convolutional
-# Neural Networks", section 4.1: along one axis, outputs = A ((G kernel) * (B inputs)) for 4 inputs and 2 outputs.
-_B = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-_G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-_A = ((1, 1, 1, 0), (0, 1, -1, -1))
-# The lines of G for a kernel read backward are those of G in this order.
-_BACKWARD = (3, 1, 2, 0)
-
-_Square = Sequence[Sequence[jax.Array]]
-
-
-def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    # In half precision its sums lose too much.
-    return (
-        kernel.shape[:2] == (3, 3)
-        and stride == 1
-        and min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD
-        and x.size <= _NUMBERS_FOR_WINOGRAD
-        and x.size // x.shape[3] * kernel.size >= _MULTIPLICATIONS_FOR_WINOGRAD
-        and x.dtype.itemsize >= 4
-    )
-
-
-def _winograd(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
-    """The 3x3 convolution by Winograd's way."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    shape = (x.shape[0], *(n - 2 * dilation for n in x.shape[1:3]), kernel.shape[3])
-    return _by_products(x, _both_axes(_G, kernel), shape, dilation)
-
-
-def _winograd_in_image(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
-    """The 3x3 convolution, in a form whose transpose in the image is Winograd's convolution with the turned kernel."""
-    transformed = _both_axes(_G, kernel)
-    turned = [[transformed[i][j].T for j in _BACKWARD] for i in _BACKWARD]
-    (above, below), (left, right) = padding
-    beyond = ((2 * dilation - above, 2 * dilation - below), (2 * dilation - left, 2 * dilation - right))
-
-    def gradient(change: jax.Array) -> jax.Array:
-        # A negative amount cuts off what lies in the padding of the convolution itself.
-        edges = ((0, 0, 0), *((*edge, 0) for edge in beyond), (0, 0, 0))
-        return _by_products(lax.pad(change, jnp.zeros((), x.dtype), edges), turned, x.shape, dilation)
-
-    outputs = jax.eval_shape(partial(_plain, stride=1, dilation=dilation, padding=padding), x, kernel)
-    return jax.linear_transpose(gradient, outputs)(x)[0]
-
-
-def _winograd_in_kernel(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
-    """The 3x3 convolution, in a form whose transpose in the kernel multiplies what Winograd's way multiplies."""
-    outputs = jax.eval_shape(partial(_plain, stride=1, dilation=dilation, padding=padding), x, kernel)
-    tiles = _tiles(jnp.pad(x, ((0, 0), *padding, (0, 0))), outputs.shape, dilation)
-
-    def gradient(change: jax.Array) -> jax.Array:
-        changes = _both_axes(_transposed(_A), _phases(change, outputs.shape, 0, dilation))
-        products = [
-            [a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1]) for a, b in zip(*rows, strict=True)]
-            for rows in zip(tiles, changes, strict=True)
-        ]
-        return jnp.stack([jnp.stack(row) for row in _both_axes(_transposed(_G), products)])
-
-    return jax.linear_transpose(gradient, outputs)(kernel)[0]
-
-
-def _by_products(x: jax.Array, kernel: _Square, shape: tuple[int, ...], dilation: int) -> jax.Array:
-    """Outputs ``shape`` from the padded image and the transformed kernel."""
-    products = [
-        [tile @ taps for tile, taps in zip(*rows, strict=True)]
-        for rows in zip(_tiles(x, shape, dilation), kernel, strict=True)
-    ]
-    result = jnp.stack([jnp.stack(row, axis=4) for row in _both_axes(_A, products)], axis=2)
-    n, down, _, _, across, *_ = result.shape
-    whole = result.reshape(n, 2 * dilation * down, 2 * dilation * across, shape[3])
-    return whole[:, : shape[1], : shape[2]]
-
-
-def _tiles(x: jax.Array, shape: tuple[int, ...], dilation: int) -> _Square:
-    """The transformed 4x4 inputs of all 2x2 outputs."""
-    phases = _phases(x, shape, 1, dilation)
-    down, across = (n - 1 for n in phases[0][0].shape[1:4:2])
-    seen = [
-        [phases[i % 2][j % 2][:, i // 2 : i // 2 + down, :, j // 2 : j // 2 + across] for j in range(4)]
-        for i in range(4)
-    ]
-    return _both_axes(_B, seen)
-
-
-def _phases(x: jax.Array, shape: tuple[int, ...], more: int, dilation: int) -> _Square:
-    """Even and odd pixels, counted in steps of ``dilation``, as ``[N, tiles + more, dilation, ..., C]``.
-
-    There are tiles enough for outputs of ``shape``, filled up with zeros.
-    """
-    step = 2 * dilation
-    down, across = (-(-size // step) + more for size in shape[1:3])
-    n, height, width, channels = x.shape
-    edges = ((0, 0, 0), (0, step * down - height, 0), (0, step * across - width, 0), (0, 0, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    x = x.reshape(n, down, 2, dilation, across, 2, dilation, channels)
-    return [[x[:, :, i, :, :, j] for j in (0, 1)] for i in (0, 1)]
-
-
-def _both_axes(matrix: Sequence[Sequence[float]], square: _Square | jax.Array) -> list[list[jax.Array]]:
-    """``matrix square matrix^T``, for a square of arrays."""
-
-    def weighted(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
-        terms = [weight * array for weight, array in zip(weights, arrays, strict=True) if weight]
-        return sum(terms[1:], terms[0])
-
-    rows = [[weighted(line, column) for column in zip(*square, strict=True)] for line in matrix]
-    return [[weighted(line, row) for line in matrix] for row in rows]
-
-
-def _transposed(matrix: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
-    return list(zip(*matrix, strict=True))

@@ -24,9 +24,8 @@ import numpy as np
 import jaxcolor.coupled_tv as ctv
 from jaxcolor import metrics
 from jaxcolor.cic.predict import CIC
-from jaxcolor.color.distribution import ColorDistribution
+from jaxcolor.color.distribution import ENLIVENING, ColorDistribution
 from jaxcolor.color.guidance import Guidance
-from jaxcolor.constants import ENLIVENING
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -105,28 +105,6 @@ def save_weights(path: str | os.PathLike[str], variables: Mapping[str, Any], man
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write weights to {path}: {error}; choose a writable place") from error
     return manifest
-
-
-def average_weights(paths: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Manifest:
-    """Write the mean of weights, in half precision, with the manifest of the last; returns its manifest.
-
-    Weights that one run of training passes through, or ends with, often generalise better as a mean than any of them
-    (Wortsman et al. 2022, "Model soups"). The manifest names the parts by step and checksum.
-
-    Raises :class:`InputError` for fewer than two files, for unequal widths or logit scales, and as
-    :func:`load_weights` and :func:`save_weights` do.
-    """
-    if len(paths) < 2:
-        raise InputError(f"an average needs at least two files of weights; got {len(paths)}")
-    parts = [load_weights(part) for part in paths]
-    kinds = {(manifest["width"], manifest["logit_scale"]) for _, manifest in parts}
-    if len(kinds) > 1:
-        raise InputError(f"weights of several widths or logit scales have no average: {sorted(kinds)}")
-    flat = [flatten_dict(variables) for variables, _ in parts]
-    mean = {name: np.mean([np.float32(arrays[name]) for arrays in flat], axis=0) for name in flat[0]}
-    half = {name: array.astype(np.float16) if name[0] == "params" else array for name, array in mean.items()}
-    averaged = [{"step": m.get("training", {}).get("step"), "checksum": m["checksum"]} for _, m in parts]
-    return save_weights(path, unflatten_dict(half), {**parts[-1][1], "averaged": averaged})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[Variables, Manifest]:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from jaxcolor.cli.targets import check_target
 from jaxcolor.errors import InputError
 
 
@@ -79,22 +80,17 @@ def run_convert(args: argparse.Namespace) -> int:
     output = args.output or args.checkpoint.with_suffix(".safetensors")
     if output.exists() and args.checkpoint.exists() and output.samefile(args.checkpoint):
         raise InputError(f"{output} is the checkpoint itself; choose another name with -o")
-    _check_free(output, args.force)
+    check_target(output, "weights", "--output", args.force)
     convert_checkpoint(args.checkpoint, output, width=args.width)
     print(f"{output}\nuse it as: --weights {output}")
     return 0
 
 
 def run_average(args: argparse.Namespace) -> int:
-    """Average weights and print where the result is."""
-    from jaxcolor.cic.weights import average_weights
+    """Average weights, in half precision, and print where the result is."""
+    check_target(args.output, "weights", "--output", args.force)
+    from jaxcolor.cic.predict import CIC
 
-    _check_free(args.output, args.force)
-    average_weights(args.files, args.output)
+    CIC.averaged([CIC.load(file) for file in args.files]).save(args.output, dtype="float16")
     print(f"{args.output}\nuse it as: --weights {args.output}")
     return 0
-
-
-def _check_free(output: Path, force: bool) -> None:
-    if output.exists() and not force:
-        raise InputError(f"{output} exists; choose another name with -o or replace it with --force")

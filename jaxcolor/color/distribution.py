@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxcolor.color.palette import soft_encode
-from jaxcolor.constants import ANNEALING_TEMPERATURE, ENLIVENING
+from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import cubic
 
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
+ENLIVENING = 0.5
+"""Share of the annealed distribution in what coupled TV begins with, where the mean is paler. A lead, by a script that
+was not kept: with it the colors of 19 of 20 training photos were more saturated than the annealed mean, of 13 without,
+at 2 % more ΔE2000. With 0.3 it was 19 too, at 1 %, but with half the margin."""
 # Root mean square deviations of colors from their mean, in Lab units, between which a cell becomes undecided.
 _DEVIATIONS = 10.0, 20.0
 # Colors that are looked at between two cells, for each one that is kept; more are rarely needed, and always checked.

@@ -169,7 +169,7 @@ def test_a_folder_of_everything(tmp_path: Path, fast: list[str], run: Run) -> No
     assert before == {name: (results / name).read_bytes() for name in names(results)}
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (5000, 1), (10, 30_000)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5000, 1), (10, 12_000)])
 def test_extreme_shapes(tmp_path: Path, fast: list[str], run: Run, height: int, width: int) -> None:
     save(tmp_path / "a.png", height, width)
     compare = ["--compare"] if width > 1 else []  # once is enough: every new shape compiles for seconds
@@ -481,7 +481,7 @@ def test_interrupt(tmp_path: Path, fast: list[str]) -> None:
     folder, report = tmp_path / "in", tmp_path / "report.json"
     folder.mkdir()
     for number in range(60):
-        save(folder / f"{number:02}.png", 600, 600)
+        save(folder / f"{number:02}.png", 250, 250)
     process = subprocess_of("colorize", folder, "-o", tmp_path / "out", "--report", report, *fast, "--steps", "300")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
@@ -494,7 +494,7 @@ def test_interrupt(tmp_path: Path, fast: list[str]) -> None:
     for name in done:
         with Image.open(tmp_path / "out" / name) as image:
             image.load()
-            assert image.size == (600, 600)
+            assert image.size == (250, 250)
     content = json.loads(report.read_text())
     assert content["interrupted"] is True
     reported = [Path(entry["output"]).name for entry in content["photos"]]

@@ -187,12 +187,12 @@ def make_averaged_variables(
         luminance, _ = luminance_and_targets(rgb)
         return network.apply(variables, luminance, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
-    def averaged(state: TrainingState) -> Variables:
-        each = [statistics(state, rgb) for rgb in crops]
+    @jax.jit
+    def plain(average: Variables, each: Sequence[Variables]) -> Variables:
         mean = jax.tree.map(lambda *values: jnp.mean(jnp.stack(values), 0), *each)
-        return merged({"params": state.average, "batch_stats": mean})
+        return merged({"params": average, "batch_stats": mean})
 
-    return averaged
+    return lambda state: plain(state.average, [statistics(state, rgb) for rgb in crops])
 
 
 def make_validation(

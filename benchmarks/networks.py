@@ -1,11 +1,13 @@
 """The color network beside its PyTorch twin: forward pass, the embedded one's prediction, and a step of training."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxcolor as jc
 from jaxcolor.cic.network import CICNetwork, random_variables
@@ -50,8 +52,9 @@ def prediction() -> Table:
 def training(width: float, size: int, batch: int, peers: bool) -> Table:
     """Loss, gradient and optimiser of one batch.
 
-    The network is normalised at every convolution in both. jaxcolor's optimiser is Muon; PyTorch's here is Adam, which
-    is cheaper, and its loss has dense targets.
+    "jaxcolor" is the step of ``jaxcolor train``: from photos, with Muon and a moving average of the weights. The others
+    do the same work as each other: luminance and dense targets are given, the optimiser is AdamW. The network is
+    normalised at every convolution in all.
     """
     config = TrainingConfig(width=width, size=size, batch=batch)
     photos = np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), np.uint8)
@@ -63,7 +66,7 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
         state, losses = step(state, photos)
         jax.block_until_ready(losses)
 
-    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours}
+    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours, "jaxcolor, work of PyTorch's": _training(config)}
     notes = []
     if peers and (theirs := _torch_training(width, size, batch)) is not None:
         ways["PyTorch"] = theirs
@@ -71,6 +74,38 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
         notes.append(MISSING)
     title = f"training step, width {width:g}, {batch} crops of {size}², float32"
     return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
+
+
+def _training(config: TrainingConfig) -> Callable[[], None]:
+    network, optimiser = CICNetwork(config.width, normalised=True), optax.adamw(1e-3)
+    data = jax.device_put(_training_data(config.batch, config.size))
+
+    def loss(params: Any, stats: Any, luminance: jax.Array, targets: jax.Array) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": stats}
+        logits, updated = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy(logits, targets).mean(), updated["batch_stats"]
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def step(params: Any, stats: Any, moments: Any, *data: jax.Array) -> tuple[Any, Any, Any]:
+        gradient, stats = jax.grad(loss, has_aux=True)(params, stats, *data)
+        updates, moments = optimiser.update(gradient, moments, params)
+        return optax.apply_updates(params, updates), stats, moments
+
+    variables = random_variables(jax.random.key(0), config.width, normalised=True)
+    state = variables["params"], variables["batch_stats"], optimiser.init(variables["params"])
+
+    def run() -> None:
+        nonlocal state
+        state = jax.block_until_ready(step(*state, *data))
+
+    return run
+
+
+def _training_data(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance ``[batch, size, size, 1]`` and distributions ``[batch, size / 4, size / 4, bins]``."""
+    random = np.random.default_rng(0)
+    targets = random.exponential(size=(batch, size // 4, size // 4, len(ab_bins()))).astype(np.float32)
+    return random.uniform(0, 100, (batch, size, size, 1)).astype(np.float32), targets / targets.sum(-1, keepdims=True)
 
 
 def _twin(width: float) -> Any:
@@ -114,8 +149,7 @@ def _torch_training(width: float, size: int, batch: int) -> Callable[[], None] |
     blocks = [normalised(getattr(twin, f"model{number}")) for number in range(1, 9)]
     network = nn.Sequential(*blocks).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    luminance = torch.rand(batch, 1, size, size)
-    targets = torch.softmax(torch.randn(batch, len(ab_bins()), size // 4, size // 4), 1)
+    luminance, targets = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in _training_data(batch, size))
 
     def step() -> None:
         optimiser.zero_grad()

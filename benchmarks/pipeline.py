@@ -42,7 +42,11 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
         # At full size, where the largest takes minutes for every hundred steps.
         yield growth(Path(folder), sides, ["--variant", "mouzon2019", "--steps", "50", "--refinement-steps", "5"])
         yield warm(64 if quick else 256, 2 if quick else 500)
-        yield of_folder(Path(folder), *((2, 64, 2) if quick else (8, 512, 500)))
+        for method in ("coupled-tv", "cic"):
+            chosen = [*settings, "--method", method]
+            yield of_folder(Path(folder), *((2, 64, 64) if quick else (8, 512, 512)), chosen)
+        if not quick:
+            yield of_folder(Path(folder), 4, 4000, 3000, ["--method", "cic"])
 
 
 def photo(folder: Path, width: int, height: int) -> Path:
@@ -77,7 +81,7 @@ def growth(folder: Path, sides: list[int], settings: list[str]) -> Table:
         for side in sides:
             source = photo(folder, side, side)
             launched(source, settings, cache)
-            _, peak, report = launched(source, settings, cache)
+            _, peak, (report,) = launched(source, settings, cache)
             seconds = report["seconds"]["color"]
             rows[f"{side}²"] = Timing(seconds, seconds, seconds)
             values[f"{side}²"] = {"peak GB": peak / 1e9}
@@ -90,9 +94,9 @@ def growth(folder: Path, sides: list[int], settings: list[str]) -> Table:
     return Table(title, rows, f"{sides[0]}²", unit="s", values=values, notes=[note])
 
 
-def launched(source: Path, settings: list[str], cache: str) -> tuple[float, int, dict[str, Any]]:
-    """Seconds, peak memory in bytes and report of one process of the command."""
-    target, told = source.with_name("color.jpg"), source.with_name("report.json")
+def launched(source: Path, settings: list[str], cache: str) -> tuple[float, int, list[dict[str, Any]]]:
+    """Seconds, peak memory in bytes and reports of the photos of one process of the command."""
+    target, told = source.with_name("color" + source.suffix), source.with_name("report.json")
     command = [sys.executable, "-m", "jaxcolor", "colorize", str(source), "-o", str(target), "--force"]
     command += ["--report", str(told), *settings]
     answer = subprocess.run(
@@ -104,7 +108,7 @@ def launched(source: Path, settings: list[str], cache: str) -> tuple[float, int,
     code, seconds, peak = json.loads(answer)
     if code:
         raise SystemExit(f"jaxcolor colorize failed on {source.name}")
-    return seconds, peak * (1 if sys.platform == "darwin" else 1024), json.loads(told.read_text())["photos"][0]
+    return seconds, peak * (1 if sys.platform == "darwin" else 1024), json.loads(told.read_text())["photos"]
 
 
 def warm(size: int, steps: int) -> Table:
@@ -116,19 +120,31 @@ def warm(size: int, steps: int) -> Table:
     return Table(f"warm process, {size}²", rows, "coupled-tv", unit="s")
 
 
-def of_folder(folder: Path, count: int, size: int, steps: int) -> Table:
-    """Photos one after the other in one process, and where the time goes."""
-    source = photo(folder, size, size)
-    shares: dict[str, list[float]] = {}
-    began = time.perf_counter()
-    for number in range(count + 1):
-        report = jc.colorize(source, folder / f"{number}.png", steps=steps).report
-        if number == 0:  # compiles
+def of_folder(folder: Path, count: int, width: int, height: int, settings: list[str]) -> Table:
+    """The command on a folder: what one photo more takes, programs cached, and how long its stages are.
+
+    Where the stages add up to more than the photo, they overlap: the next photo is read and the last one written
+    meanwhile. The command reads in a thread, beside everything else, so that reading is timed apart.
+    """
+    source = photo(folder, width, height)
+    seconds = []
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as made:
+        many = Path(made) / "many"
+        many.mkdir()
+        launched(source, settings, cache)
+        for new in (range(1), range(1, count + 1)):
+            for number in new:
+                (many / f"{number}{source.suffix}").write_bytes(source.read_bytes())
             began = time.perf_counter()
-            continue
-        for stage, seconds in report["seconds"].items():
-            shares.setdefault(stage, []).append(seconds)
-    each = (time.perf_counter() - began) / count
-    rows = {"a photo": Timing(each, each, each)}
-    rows |= {f"  {s}": Timing(float(np.median(v)), min(v), max(v)) for s, v in shares.items()}
-    return Table(f"folder of {count} photos of {size}²: {60 / each:.1f} a minute", rows, "a photo", unit="s")
+            report = launched(many, settings, cache)[2]
+            seconds.append(time.perf_counter() - began)
+    each = (seconds[1] - seconds[0]) / count
+    began = time.perf_counter()
+    read_gray(source)
+    stages = {"read": time.perf_counter() - began} | {
+        stage: float(np.median([one["seconds"][stage] for one in report])) for stage in ("network", "color", "write")
+    }
+    rows = {"a photo": each, "its stages, added up": sum(stages.values())} | {f"  {s}": t for s, t in stages.items()}
+    title = f"jaxcolor colorize FOLDER {' '.join(settings)}".rstrip()
+    title += f", {count} photos of {width}×{height} more: {60 / each:.1f} a minute"
+    return Table(title, {name: Timing(t, t, t) for name, t in rows.items()}, "a photo", unit="s")

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +23,33 @@ from jaxcolor.color.spaces import lab_to_srgb
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status
 from jaxcolor.errors import InputError
-from jaxcolor.images import GrayImage, read_gray
+from jaxcolor.images import GrayImage, read_gray, write_image
 from jaxcolor.resampling import resample, resampling_matrix
 
 Progress = Callable[[str, int, int], object]
 Chroma = tuple[jax.Array, jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """``rgb`` float32 ``[H, W, 3]`` in [0, 1] (sRGB), ``chroma`` float32 ``[H, W, 2]`` (a*, b* as the method gave them,
+    before the gamut), and a ``report`` of plain values ready for JSON."""
+
+    rgb: NDArray[np.float32]
+    chroma: NDArray[np.float32]
+    report: dict[str, Any]
+
+    def write(self, output: str | os.PathLike[str], like: GrayImage, overwrite: bool = False) -> None:
+        """Write the picture in the format of the suffix, with alpha, color profile and bit depth of ``like``.
+
+        The report then tells where it is and how long that took. Raises :class:`InputError` for a place that cannot be
+        written, and for one that is taken without ``overwrite``.
+        """
+        clock = Clock()
+        with clock("write"):
+            write_image(output, self.rgb, like=like, overwrite=overwrite)
+        self.report["output"] = os.fspath(output)
+        self.report["seconds"] |= clock.seconds
 
 
 class Photo(NamedTuple):
@@ -147,14 +169,15 @@ def as_gray(image: str | os.PathLike[str] | GrayImage | ArrayLike) -> GrayImage:
     return GrayImage.from_array(image)
 
 
-def report_of(
-    gray: GrayImage, output: str | os.PathLike[str] | None, details: dict[str, Any], seconds: dict[str, float]
-) -> dict[str, Any]:
-    """Plain values ready for JSON; the ``notes`` among the details join those of the file."""
+def report_of(gray: GrayImage, details: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """Plain values ready for JSON of a picture that is not written yet.
+
+    The ``notes`` among the details join those of the file.
+    """
     notes = [*gray.notes, *details.pop("notes", ())]
     return {
         "input": None if gray.source is None else str(gray.source),
-        "output": None if output is None else os.fspath(output),
+        "output": None,
         "height": gray.shape[0],
         "width": gray.shape[1],
         **details,

@@ -17,13 +17,14 @@ from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.errors import InputError
 from jaxcolor.hints import Hints, as_hints
-from jaxcolor.images import GrayImage, check_output, write_image
+from jaxcolor.images import GrayImage, check_output
 from jaxcolor.memory import require_memory
 from jaxcolor.methods import METHODS
 from jaxcolor.palettes import as_palette
 from jaxcolor.photo import (
     Clock,
     Photo,
+    Picture,
     Progress,
     as_gray,
     bucket,
@@ -37,14 +38,10 @@ from jaxcolor.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
-class ColorizationResult:
-    """``rgb`` float32 ``[H, W, 3]`` in [0, 1] (sRGB), ``chroma`` float32 ``[H, W, 2]`` (a*, b* as the method gave them,
-    before the gamut), the network's ``distribution``, rebalanced, and a ``report`` of plain values ready for JSON."""
+class ColorizationResult(Picture):
+    """A colorized photo: a :class:`Picture` and the network's ``distribution``, rebalanced."""
 
-    rgb: NDArray[np.float32]
-    chroma: NDArray[np.float32]
     distribution: ColorDistribution
-    report: dict[str, Any]
 
 
 def colorize(
@@ -110,14 +107,13 @@ def colorize(
         method = METHODS[chosen.method] if known is None else partial(METHODS[chosen.method], hints=known)
         chroma, details = method(photo, distribution, chosen, progress)
         rgb, colors, measures = merge(photo, chroma)
-    if output is not None:
-        with clock("write"):
-            write_image(output, rgb, like=gray, overwrite=overwrite)
     weights_used = {name: net.manifest.get(name) for name in ("name", "width", "checksum")}
     details = {"method": chosen.method} | measures | details
     details |= {"weights": weights_used, "logit_scale": float(net.logit_scale)}
-    report = report_of(gray, output, details, clock.seconds)
-    return ColorizationResult(rgb, colors, distribution, report)
+    result = ColorizationResult(rgb, colors, report_of(gray, details, clock.seconds), distribution)
+    if output is not None:
+        result.write(output, like=gray, overwrite=overwrite)
+    return result
 
 
 def read_out(gray: GrayImage, distribution: ColorDistribution, **settings: Any) -> NDArray[np.float32]:

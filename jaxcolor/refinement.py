@@ -6,7 +6,6 @@ chroma as its candidate → chroma → gamut → RGB
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,10 +26,20 @@ from jaxcolor.coupled_tv.solution import Solution
 from jaxcolor.coupled_tv.solve import solve, solve_in_chunks
 from jaxcolor.errors import InputError
 from jaxcolor.hints import Hints, as_hints
-from jaxcolor.images import GrayImage, check_output, read_color, read_gray, write_image
+from jaxcolor.images import GrayImage, check_output, read_color, read_gray
 from jaxcolor.memory import require_memory
 from jaxcolor.palettes import as_palette
-from jaxcolor.photo import Clock, Progress, bucket, merge, padded_photo, padded_problem, report_of, solver_report
+from jaxcolor.photo import (
+    Clock,
+    Picture,
+    Progress,
+    bucket,
+    merge,
+    padded_photo,
+    padded_problem,
+    report_of,
+    solver_report,
+)
 from jaxcolor.registration import blockiness, blurred, estimate_shift, excess_blur, moved
 from jaxcolor.resampling import resize
 
@@ -64,14 +73,8 @@ _NEAREST, _PALETTE_FIDELITY = 5, 0.05
 _Run = Callable[[CoupledTVProblem, Solution | None, int], Solution]
 
 
-@dataclass(frozen=True, eq=False)
-class Refinement:
-    """``rgb`` float32 ``[H, W, 3]`` in [0, 1] (sRGB), ``chroma`` float32 ``[H, W, 2]`` before the gamut, and a
-    ``report`` of plain values ready for JSON."""
-
-    rgb: NDArray[np.float32]
-    chroma: NDArray[np.float32]
-    report: dict[str, Any]
+class Refinement(Picture):
+    """A refined photo: a :class:`Picture`."""
 
 
 def refine(
@@ -173,9 +176,6 @@ def refine_photo(
         extent = (photo.height, photo.width)
         chroma, found, notes = _restored(jnp.asarray(photo.luminance), given, blocks, extent, method, run)
         shown, colors, measures = merge(photo, (chroma[..., 0], chroma[..., 1]))
-    if output is not None:
-        with clock("write"):
-            write_image(output, shown, like=image, overwrite=overwrite)
     details: dict[str, Any] = {"method": "refine", "colored": os.fspath(colored), "strength": method.strength}
     details |= measures
     details |= {name: np.asarray(value).tolist() for name, value in found.items()}
@@ -184,7 +184,10 @@ def refine_photo(
         "solvers": solver_reports,
         "status": solver_reports[-1]["status"] if solver_reports else "left alone",
     }
-    return Refinement(shown, colors, report_of(image, output, details, clock.seconds))
+    result = Refinement(shown, colors, report_of(image, details, clock.seconds))
+    if output is not None:
+        result.write(output, like=image, overwrite=overwrite)
+    return result
 
 
 class _Method(NamedTuple):

@@ -2,10 +2,13 @@
 
 import argparse
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_outputs, add_own_colors, check_report, do_all, own_colors, plan
+from jaxcolor.cli.jobs import Job, Tell, Write, add_outputs, add_own_colors, check_report, do_all, own_colors, plan
 from jaxcolor.cli.parsing import add_settings, settings_of
+
+if TYPE_CHECKING:
+    from jaxcolor.images import GrayImage
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
     net = _network(args.weights) if jobs else None
     work = partial(_colorize, args=args, settings=settings | own_colors(args) | {"weights": net})
-    return do_all(jobs, failed, args, "colorized", steps[settings["method"]], work)
+    return do_all(jobs, failed, args, "colorized", steps[settings["method"]], _read, work)
 
 
 def _network(weights: str | None) -> Any:
@@ -44,18 +47,27 @@ def _network(weights: str | None) -> Any:
     return CIC.load(weights)
 
 
-def _colorize(job: Job, tell: Tell, args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _read(job: Job) -> "GrayImage":
+    from jaxcolor.images import read_gray
+
+    return read_gray(job.source)
+
+
+def _colorize(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace, settings: dict[str, Any]) -> Write:
     """Colorize one photo."""
-    from jaxcolor.images import check_output, read_gray
+    from jaxcolor.comparison import write_comparison
+    from jaxcolor.images import check_output
     from jaxcolor.pipeline import colorize
 
-    gray = read_gray(job.source)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    if job.comparison is not None:
-        check_output(job.comparison, overwrite=args.force, source=job.source)
-    result = colorize(gray, job.target, overwrite=args.force, progress=tell, **settings)
-    if job.comparison is not None:
-        from jaxcolor.comparison import write_comparison
+    for place in job.places:
+        check_output(place, overwrite=args.force, source=gray.source)
+    result = colorize(gray, progress=tell, **settings)
 
-        write_comparison(job.comparison, gray, result, overwrite=args.force)
-    return result.report
+    def write() -> dict[str, Any]:
+        result.write(job.target, like=gray, overwrite=args.force)
+        if job.comparison is not None:
+            write_comparison(job.comparison, gray, result, overwrite=args.force)
+        return result.report
+
+    return write

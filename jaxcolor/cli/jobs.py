@@ -5,6 +5,7 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 MARK = "-color"
 Tell = Callable[[str, int, int], None]
+Write = Callable[[], dict[str, Any]]
 
 
 class Job(NamedTuple):
@@ -26,6 +28,11 @@ class Job(NamedTuple):
     source: Path
     target: Path
     comparison: Path | None
+
+    @property
+    def places(self) -> list[Path]:
+        """Everything that is written."""
+        return [place for place in (self.target, self.comparison) if place is not None]
 
 
 def add_outputs(parser: argparse.ArgumentParser, mark: str = MARK) -> None:
@@ -81,12 +88,14 @@ def do_all(
     args: argparse.Namespace,
     done: str,
     each: int,
-    work: Callable[[Job, Tell], dict[str, Any]],
+    read: Callable[[Job], Any],
+    work: Callable[[Job, Any, Tell], Write],
 ) -> int:
     """Do the jobs, each of ``each`` steps of the progress bar; one that fails is reported and the rest are done.
 
-    ``work(job, tell)`` returns the report of a photo; ``done`` is the verb of the summary. ``failed`` holds a
-    message for every input that is no job. Returns the exit code.
+    ``work(job, photo, tell)`` gets what ``read(job)`` returned. What it returns writes the result, and returns the
+    report. Other threads read the next photo and write the last one meanwhile. ``done`` is the verb of the summary.
+    ``failed`` holds a message for every input that is no job. Returns the exit code.
     """
     count = len(jobs) + len(failed)
     for message in failed.values():
@@ -95,7 +104,7 @@ def do_all(
     finished = not jobs
     try:
         if jobs:
-            _one_by_one(jobs, args, each, work, photos, failed)
+            _one_by_one(jobs, args, each, read, work, photos, failed)
             finished = True
     finally:
         if args.report is not None:
@@ -109,25 +118,52 @@ def _one_by_one(
     jobs: Sequence[Job],
     args: argparse.Namespace,
     each: int,
-    work: Callable[[Job, Tell], dict[str, Any]],
+    read: Callable[[Job], Any],
+    work: Callable[[Job, Any, Tell], Write],
     photos: list[dict[str, Any]],
     failed: dict[str, str],
 ) -> None:
-    """Append a report to ``photos`` or a message to ``failed`` after each job."""
+    """Append a report to ``photos`` or a message to ``failed`` for each job, in their order."""
     from tqdm import tqdm
 
-    with tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar:
-        for number, job in enumerate(jobs):
-            bar.set_description(job.source.name)
-            try:
-                photos.append(work(job, _teller(bar, each)))
-            except Exception as error:  # whatever it is, the other photos are done
-                failed[str(job.source)] = one_line(error)
-                tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
-            else:
-                if not args.quiet:
-                    tqdm.write(_summary(photos[-1]), file=sys.stdout)
-            bar.update((number + 1) * each - bar.n)
+    def settle(job: Job, report: Future[dict[str, Any]]) -> None:
+        try:
+            photos.append(report.result())
+        except Exception as error:  # whatever it is, the other photos are done
+            failed[str(job.source)] = one_line(error)
+            tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
+        else:
+            if not args.quiet:
+                tqdm.write(_summary(photos[-1]), file=sys.stdout)
+
+    begun: list[tuple[Job, Future[dict[str, Any]]]] = []
+    with (
+        ThreadPoolExecutor(1, "read") as reader,
+        ThreadPoolExecutor(1, "write") as writer,
+        tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar,
+    ):
+        ahead = reader.submit(read, jobs[0])
+        try:
+            for number, job in enumerate(jobs):
+                bar.set_description(job.source.name)
+                loaded = ahead
+                if number + 1 < len(jobs):
+                    ahead = reader.submit(read, jobs[number + 1])
+                try:
+                    write = work(job, loaded.result(), _teller(bar, each))
+                except Exception as error:
+                    begun.append((job, Future()))
+                    begun[-1][1].set_exception(error)
+                else:
+                    begun.append((job, writer.submit(write)))
+                # At most one result waits for being written: memory.
+                while len(begun) > 1:
+                    settle(*begun[0])
+                    del begun[0]
+                bar.update((number + 1) * each - bar.n)
+        finally:
+            for job, report in begun:
+                settle(job, report)
 
 
 def _teller(bar: "tqdm[Any]", length: int) -> Tell:
@@ -170,9 +206,7 @@ def plan(
             target = output / _writable(path.name) if into_folder else output
         comparison = target.with_name(f"{target.stem}-compare.png") if compare else None
         jobs.append(Job(path, target, comparison))
-        for place in (target, comparison):
-            if place is None:
-                continue
+        for place in jobs[-1].places:
             key = _absolute(place)
             if key in written:
                 raise InputError(f"{written[key]} and {path} would both be written to {place}; do them apart")

@@ -3,10 +3,24 @@
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxcolor.cli.jobs import Job, Tell, add_outputs, add_own_colors, check_report, do_all, expand, own_colors, plan
+from jaxcolor.cli.jobs import (
+    Job,
+    Tell,
+    Write,
+    add_outputs,
+    add_own_colors,
+    check_report,
+    do_all,
+    expand,
+    own_colors,
+    plan,
+)
 from jaxcolor.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxcolor.images import GrayImage
 
 MARK = "-refined"
 STRENGTH, STEPS = 0.5, 100
@@ -48,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
         pairs, unpaired = _pair(gray[0], [job.source for job in jobs], alone=not Path(colored).is_dir())
         failed |= unpaired
         jobs = [job for job in jobs if job.source in pairs]
-    work = partial(_refine, pairs=pairs, args=args, colors=own_colors(args) if jobs else {})
-    return do_all(jobs, failed, args, "refined", max(args.steps, 1), work)
+    read = partial(_read, pairs=pairs)
+    work = partial(_refine, args=args, colors=own_colors(args) if jobs else {})
+    return do_all(jobs, failed, args, "refined", max(args.steps, 1), read, work)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -88,32 +103,31 @@ def _pair(gray: str, colored: list[Path], alone: bool) -> tuple[dict[Path, Path]
     return pairs, failed
 
 
-def _refine(
-    job: Job, tell: Tell, pairs: dict[Path, Path], args: argparse.Namespace, colors: dict[str, Any]
-) -> dict[str, Any]:
+def _read(job: Job, pairs: dict[Path, Path]) -> "GrayImage":
+    from jaxcolor.images import read_gray
+
+    return read_gray(pairs.get(job.source, job.source))
+
+
+def _refine(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace, colors: dict[str, Any]) -> Write:
     """Refine one photo."""
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
-    from jaxcolor.images import check_output, read_gray
+    from jaxcolor.comparison import write_refinement
+    from jaxcolor.images import check_output
     from jaxcolor.refinement import refine_photo
 
-    gray = read_gray(pairs.get(job.source, job.source))
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    if job.comparison is not None:
+    for place in job.places:
         for source in (gray.source, job.source):
-            check_output(job.comparison, overwrite=args.force, source=source)
+            check_output(place, overwrite=args.force, source=source)
     result = refine_photo(
-        gray,
-        job.source,
-        job.target,
-        strength=args.strength,
-        align=not args.no_align,
-        steps=args.steps,
-        overwrite=args.force,
-        progress=tell,
-        **colors,
+        gray, job.source, strength=args.strength, align=not args.no_align, steps=args.steps, progress=tell, **colors
     )
-    if job.comparison is not None:
-        from jaxcolor.comparison import write_refinement
 
-        write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
-    return result.report
+    def write() -> dict[str, Any]:
+        result.write(job.target, like=gray, overwrite=args.force)
+        if job.comparison is not None:
+            write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
+        return result.report
+
+    return write

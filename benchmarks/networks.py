@@ -66,7 +66,7 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
         state, losses = step(state, photos)
         jax.block_until_ready(losses)
 
-    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours, "jaxcolor, work of PyTorch's": _training(config)}
+    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours, "jaxcolor, work of PyTorch's": _jax_training(config)}
     notes = []
     if peers and (theirs := _torch_training(width, size, batch)) is not None:
         ways["PyTorch"] = theirs
@@ -76,7 +76,7 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
     return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
 
 
-def _training(config: TrainingConfig) -> Callable[[], None]:
+def _jax_training(config: TrainingConfig) -> Callable[[], None]:
     network, optimiser = CICNetwork(config.width, normalised=True), optax.adamw(1e-3)
     data = jax.device_put(_training_data(config.batch, config.size))
 

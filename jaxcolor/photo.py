@@ -44,6 +44,14 @@ class Picture:
 
         The report then tells where it is and how long that took. Raises :class:`InputError` for a place that cannot be
         written, and for one that is taken without ``overwrite``.
+
+        >>> import tempfile
+        >>> gray = GrayImage.from_array(np.zeros((4, 6), np.float32))
+        >>> picture = Picture(np.zeros((4, 6, 3), np.float32), np.zeros((4, 6, 2), np.float32), {"seconds": {}})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture.write(f"{folder}/black.png", like=gray)
+        >>> picture.report["output"].endswith("black.png")
+        True
         """
         clock = Clock()
         with clock("write"):

@@ -39,7 +39,8 @@ from jaxcolor.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class ColorizationResult(Picture):
-    """A colorized photo: a :class:`Picture` and the network's ``distribution``, rebalanced."""
+    """A colorized photo: ``rgb``, ``chroma`` and ``report`` of a :class:`Picture`, and the network's ``distribution``,
+    rebalanced. ``write`` writes it to a file."""
 
     distribution: ColorDistribution
 

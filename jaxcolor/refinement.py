@@ -74,7 +74,7 @@ _Run = Callable[[CoupledTVProblem, Solution | None, int], Solution]
 
 
 class Refinement(Picture):
-    """A refined photo: a :class:`Picture`."""
+    """A refined photo: ``rgb``, ``chroma`` and ``report`` of a :class:`Picture`. ``write`` writes it to a file."""
 
 
 def refine(

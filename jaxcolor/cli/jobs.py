@@ -149,21 +149,21 @@ def _one_by_one(
                 loaded = ahead
                 if number + 1 < len(jobs):
                     ahead = reader.submit(read, jobs[number + 1])
+                report: Future[dict[str, Any]]
                 try:
-                    write = work(job, loaded.result(), _teller(bar, each))
+                    report = writer.submit(work(job, loaded.result(), _teller(bar, each)))
                 except Exception as error:
-                    begun.append((job, Future()))
-                    begun[-1][1].set_exception(error)
-                else:
-                    begun.append((job, writer.submit(write)))
-                # At most one result waits for being written: memory.
+                    report = Future()
+                    report.set_exception(error)
+                begun.append((job, report))
+                # At most one result is kept for being written: memory.
                 while len(begun) > 1:
                     settle(*begun[0])
                     del begun[0]
                 bar.update((number + 1) * each - bar.n)
         finally:
-            for job, report in begun:
-                settle(job, report)
+            for last in begun:
+                settle(*last)
 
 
 def _teller(bar: "tqdm[Any]", length: int) -> Tell:

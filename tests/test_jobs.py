@@ -10,7 +10,7 @@ import pytest
 from jaxcolor.cli.jobs import Job, Tell, Write, do_all
 
 JOBS = [Job(Path(name), Path(f"{name}-color"), None) for name in ("a", "b", "c", "d")]
-ARGS = argparse.Namespace(report=None, quiet=True)
+ARGS, LOUD = (argparse.Namespace(report=None, quiet=quiet) for quiet in (True, False))
 SECONDS = 20
 
 
@@ -18,29 +18,32 @@ def report(job: Job) -> dict[str, Any]:
     return {"input": str(job.source)}
 
 
-def test_the_next_photo_is_read_and_the_last_one_written_meanwhile() -> None:
-    read_one, written = ({job: threading.Event() for job in JOBS} for _ in range(2))
+def test_the_next_photo_is_read_and_the_last_one_written_and_told_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, told = ({job.source.name: threading.Event() for job in JOBS} for _ in range(2))
+    monkeypatch.setattr("jaxcolor.cli.jobs._summary", lambda of: told[of["input"]].set() or of["input"])
 
     def read(job: Job) -> str:
-        read_one[job].set()
+        began[job.source.name].set()
         return job.source.name.upper()
 
     def work(job: Job, photo: str, tell: Tell) -> Write:
         number = JOBS.index(job)
         assert photo == job.source.name.upper()
         assert threading.current_thread() is threading.main_thread()
-        if number + 1 < len(JOBS):
-            assert read_one[JOBS[number + 1]].wait(SECONDS)
-        if number:
-            assert written[JOBS[number - 1]].wait(SECONDS)
+        for event in [*list(told.values())[:number], *list(began.values())[: number + 2]]:
+            assert event.wait(SECONDS)
+        return lambda: report(job)
 
-        def write() -> dict[str, Any]:
-            written[job].set()
-            return report(job)
+    assert do_all(JOBS, {}, LOUD, "done", 1, read, work) == 0
 
-        return write
 
-    assert do_all(JOBS, {}, ARGS, "done", 1, read, work) == 0
+def test_an_output_that_was_closed_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(of: dict[str, Any]) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("jaxcolor.cli.jobs._summary", closed)
+    with pytest.raises(BrokenPipeError):
+        do_all(JOBS[:1], {}, LOUD, "done", 1, lambda job: job, lambda job, *_: lambda: report(job))
 
 
 def test_a_slow_disk_is_waited_for() -> None:
@@ -90,8 +93,7 @@ def test_one_that_fails_at_any_stage_is_reported_in_its_place(stage: str, capsys
         return write
 
     failed: dict[str, str] = {}
-    loud = argparse.Namespace(report=None, quiet=False)
-    assert do_all(JOBS, failed, loud, "done", 1, read, work) == 1
+    assert do_all(JOBS, failed, LOUD, "done", 1, read, work) == 1
     assert failed == {"b": "no luck"}
     out, err = capsys.readouterr()
     assert [line[0] for line in out.splitlines()] == ["a", "c", "d"]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,44 +127,46 @@ def _one_by_one(
     """Append a report to ``photos`` or a message to ``failed`` for each job, in their order."""
     from tqdm import tqdm
 
-    def settle(job: Job, report: Future[dict[str, Any]]) -> None:
+    def computed(job: Job, photo: Future[Any], tell: Tell) -> Write:
         try:
-            photos.append(report.result())
+            return work(job, photo.result(), tell)
         except Exception as error:  # whatever it is, the other photos are done
+            return partial(_fail, error)
+
+    def settle(job: Job, write: Write) -> None:
+        try:
+            photos.append(write())
+        except Exception as error:
             failed[str(job.source)] = one_line(error)
             tqdm.write(f"jaxcolor: error: {one_line(error)}", file=sys.stderr)
         else:
             if not args.quiet:
                 tqdm.write(_summary(photos[-1]), file=sys.stdout)
 
-    begun: list[tuple[Job, Future[dict[str, Any]]]] = []
+    # Left in the opposite order: also after Ctrl-C what is begun is written, and reported.
     with (
+        tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar,
         ThreadPoolExecutor(1, "read") as reader,
         ThreadPoolExecutor(1, "write") as writer,
-        tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar,
     ):
         ahead = reader.submit(read, jobs[0])
-        try:
-            for number, job in enumerate(jobs):
-                bar.set_description(job.source.name)
-                loaded = ahead
-                if number + 1 < len(jobs):
-                    ahead = reader.submit(read, jobs[number + 1])
-                report: Future[dict[str, Any]]
-                try:
-                    report = writer.submit(work(job, loaded.result(), _teller(bar, each)))
-                except Exception as error:
-                    report = Future()
-                    report.set_exception(error)
-                begun.append((job, report))
-                # At most one result is kept for being written: memory.
-                while len(begun) > 1:
-                    settle(*begun[0])
-                    del begun[0]
-                bar.update((number + 1) * each - bar.n)
-        finally:
-            for last in begun:
-                settle(*last)
+        settled = writer.submit(lambda: None)
+        for number, job in enumerate(jobs):
+            bar.set_description(job.source.name)
+            photo = ahead
+            if number + 1 < len(jobs):
+                ahead = reader.submit(read, jobs[number + 1])
+            write = computed(job, photo, _teller(bar, each))
+            settled.result()
+            settled = writer.submit(settle, job, write)
+            # One picture at most is kept beside the one that is computed.
+            del write, photo
+            bar.update((number + 1) * each - bar.n)
+        settled.result()
+
+
+def _fail(error: Exception) -> dict[str, Any]:
+    raise error
 
 
 def _teller(bar: "tqdm[Any]", length: int) -> Tell:

@@ -50,6 +50,7 @@ STRIDED = {
 }
 HEAD_CHANNELS = 256
 BATCH_NORM_EPSILON = 1e-5
+HEAD = "model8_6"
 # Of the names of the normalisations that only the form to train has.
 NORM_SUFFIX = "_norm"
 
@@ -115,7 +116,7 @@ class CICNetwork(nn.Module):
         # The released model ends on a 313 -> 2 convolution that holds the colors of the bins in units of 110. It is
         # the palette of the distribution, so it is kept among the parameters, but the logits do not depend on it.
         self.param("model_out", lambda _: jnp.asarray(ab_bins() / AB_UNIT))
-        return Convolution(PALETTE_SIZE, size=1, name="model8_6")(x)
+        return Convolution(PALETTE_SIZE, size=1, name=HEAD)(x)
 
 
 class Convolution(nn.Module):
@@ -174,7 +175,7 @@ def variable_shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
         shapes |= {f"batch_stats/{norm}/{part}": (channels,) for part in ("mean", "var")}
     for name, size in (("model8_0", 4), ("model8_2", 3), ("model8_4", 3)):
         convolution(name, size, narrowed(HEAD_CHANNELS, width))
-    convolution("model8_6", 1, PALETTE_SIZE)
+    convolution(HEAD, 1, PALETTE_SIZE)
     return shapes | {"params/model_out": (PALETTE_SIZE, 2)}
 
 
@@ -196,11 +197,57 @@ def merged(variables: Mapping[str, Any]) -> dict[str, Any]:
         norm_params, norm_stats = params.pop(norm), stats.pop(norm)
         scale = norm_params["scale"] / jnp.sqrt(norm_stats["var"] + BATCH_NORM_EPSILON)
         kernel, bias = kernel * scale, (bias - norm_stats["mean"]) * scale + norm_params["bias"]
-        inputs, outputs = kernel.shape[2:]
-        if name not in STRIDED and inputs == outputs:
-            kernel = kernel.at[1, 1].add(jnp.eye(outputs))
-        params[name] = {"kernel": kernel, "bias": bias}
+        params[name] = {"kernel": kernel + _added_input(name, kernel), "bias": bias}
     return {"params": params, "batch_stats": stats}
+
+
+def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -> dict[str, Any]:
+    """Variables of the ``normalised`` network that computes what the plain one does with ``variables``.
+
+    The inverse of :func:`merged`, to go on training: each new normalisation undoes itself, with statistics of its
+    convolution on ``luminance`` ``[N, H, W, 1]``, a batch of photos.
+
+    >>> plain = random_variables(jax.random.key(0), 1 / 16)
+    >>> photos = jax.random.uniform(jax.random.key(1), (2, 32, 32, 1), maxval=100.0)
+    >>> again = merged(unmerged(plain, 1 / 16, photos))
+    >>> equal = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, atol=1e-5)), plain, again)
+    >>> all(jax.tree.leaves(equal))
+    True
+    """
+    params, stats = dict(variables["params"]), dict(variables["batch_stats"])
+    for name, (x, y) in _convolutions(variables, width, luminance).items():
+        added = _added_input(name, params[name]["kernel"])
+        if added.any():
+            y = y - x
+        mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
+        params[name] = params[name] | {"kernel": params[name]["kernel"] - added}
+        params[name + NORM_SUFFIX] = {"scale": jnp.sqrt(variance + BATCH_NORM_EPSILON), "bias": mean}
+        stats[name + NORM_SUFFIX] = {"mean": mean, "var": variance}
+    return {"params": params, "batch_stats": stats}
+
+
+def _added_input(name: str, kernel: jax.Array) -> jax.Array:
+    """What the kernel of the plain network holds for the input that the normalised one adds, broadcastable to it."""
+    inputs, outputs = kernel.shape[2:]
+    added = jnp.zeros((3, 3, 1, 1), kernel.dtype)
+    return added.at[1, 1].set(1) * jnp.eye(outputs) if name not in STRIDED and inputs == outputs else added
+
+
+def _convolutions(
+    variables: Mapping[str, Any], width: float, luminance: jax.Array
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Input and output of every 3x3 convolution of the plain network, by name."""
+    seen = {}
+
+    def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        result = call(*args, **kwargs)
+        if isinstance(context.module, Convolution) and context.module.size == 3:
+            seen[str(context.module.name)] = args[0], result
+        return result
+
+    with nn.intercept_methods(watch):
+        CICNetwork(width).apply(variables, luminance)
+    return seen
 
 
 @partial(jax.jit, static_argnames=("width", "normalised"))

@@ -27,7 +27,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "-o", "--output", metavar="OUT.safetensors", type=Path, required=True, help="the trained weights"
     )
     parser.add_argument("--name", default="trained", help="name in the manifest (default: %(default)s)")
-    parser.add_argument("--width", type=float, default=0.25, help="channels, 1 as published (default: %(default)s)")
+    parser.add_argument(
+        "--init",
+        metavar="NAME|PATH",
+        help="weights that a new run begins with, e.g. embedded (default: random)",
+    )
+    parser.add_argument(
+        "--width", type=float, help="channels, 1 as published (default: that of --init, or 0.25 without)"
+    )
     parser.add_argument("--size", type=int, default=128, help="side of the crops (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="crops per step (default: %(default)s)")
     parser.add_argument(
@@ -75,12 +82,15 @@ def run(args: argparse.Namespace) -> int:
     """Train, and write the averaged weights in half precision; also after Ctrl-C, with what there is."""
     _check(args)
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
+    from jaxcolor.cic.predict import CIC
     from jaxcolor.cic.training.data import load_photos
     from jaxcolor.cic.training.loop import TrainingConfig, train, trained_network
     from jaxcolor.cic.training.provenance import phases
 
-    names = ("width", "size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "seed")
-    config = TrainingConfig(**{name: getattr(args, name) for name in names})
+    init = None if args.init is None else CIC.load(args.init)
+    width = args.width or (0.25 if init is None else init.width)
+    names = ("size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "seed")
+    config = TrainingConfig(width=width, **{name: getattr(args, name) for name in names})
     repetitions = dict(args.repeat)
     photos = load_photos(args.folders)
     for path, reason in photos.rejected.items():
@@ -105,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         bar,
         args.devices,
         args.tensorboard,
+        init,
     )
     source: dict[str, Any] = {"photos": [folder.name for folder in args.folders], "repeated": repetitions}
     source["phases"] = phases(args.run_folder)
@@ -127,7 +138,7 @@ def _repetition(text: str) -> tuple[str, int]:
 def _check(args: argparse.Namespace) -> None:
     """End the program with code 2 for a number out of range; raise for places that cannot be written."""
     checks = {
-        f"--width must be above 0 and at most 8; got {args.width}": 0 < args.width <= 8,
+        f"--width must be above 0 and at most 8; got {args.width}": args.width is None or 0 < args.width <= 8,
         f"--size must be a positive multiple of {INPUT_MULTIPLE}; got {args.size}": (
             args.size > 0 and args.size % INPUT_MULTIPLE == 0
         ),

@@ -16,7 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from jaxcolor.cic.network import CICNetwork, merged, random_variables
+from jaxcolor.cic.network import HEAD, CICNetwork, merged, random_variables, unmerged
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import batches, make_batch
@@ -34,7 +34,6 @@ MINIMAL_VARIANCE_OF_SQUARES = 0.99
 VALIDATION_SEED, VALIDATION_SIZE = 2**31 - 1, 128
 STATISTICS_SEED, STATISTICS_BATCHES = 2**31 - 2, 12
 SAMPLES = 6
-HEAD = "model8_6"
 # The first predictions are close to the prior. The learning rate of Adam is this share of Muon's.
 HEAD_SHRINKAGE, ADAM_SHARE = 0.1, 0.05
 
@@ -91,15 +90,34 @@ class TrainingState:
 def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
     """Random weights; the head starts at the (rebalanced) prior, so that no step is spent on learning it."""
     variables = random_variables(jax.random.key(config.seed), config.width, normalised=True)
-    params = variables["params"]
-    head = params[HEAD]
+    head = variables["params"][HEAD]
     expected = prior * config.class_weights(prior)
-    params[HEAD] = {"kernel": HEAD_SHRINKAGE * head["kernel"], "bias": jnp.log(expected + 1e-7)}
-    # A copy, because the compiled step may not be given one buffer twice to write over.
-    average = jax.tree.map(jnp.copy, params)
-    return TrainingState(
-        jnp.zeros((), jnp.int32), params, variables["batch_stats"], average, _optimiser(config).init(params)
-    )
+    variables["params"][HEAD] = {"kernel": HEAD_SHRINKAGE * head["kernel"], "bias": jnp.log(expected + 1e-7)}
+    return _state_before_a_step(config, variables)
+
+
+def state_from(net: CIC, config: TrainingConfig, images: Sequence[np.ndarray], prior: jax.Array) -> TrainingState:
+    """The weights of a network, to go on with; it has the width of ``config``, and ``images`` are to train it.
+
+    Raises :class:`InputError` for another width.
+    """
+    if net.width != config.width:
+        raise InputError(
+            f"the weights to start from have width {net.width:g}; got {config.width:g}; give the same width"
+        )
+    luminance, _ = luminance_and_targets(jnp.asarray(make_batch(images, config.size, 32, STATISTICS_SEED, 0)))
+    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(net.variables))
+    head, scale = variables["params"][HEAD], net.logit_scale
+    bias = scale * head["bias"] + jnp.log(config.class_weights(prior))
+    variables["params"] |= {HEAD: {"kernel": scale * head["kernel"], "bias": bias}}
+    return _state_before_a_step(config, unmerged(variables, config.width, luminance))
+
+
+def _state_before_a_step(config: TrainingConfig, variables: Variables) -> TrainingState:
+    params = variables["params"]
+    # Copies, because the compiled step may not be given one buffer twice to write over.
+    stats, average = jax.tree.map(jnp.copy, (variables["batch_stats"], params))
+    return TrainingState(jnp.zeros((), jnp.int32), params, stats, average, _optimiser(config).init(params))
 
 
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
@@ -255,8 +273,11 @@ def train(
     progress_bar: bool = True,
     devices: int | None = None,
     tensorboard: bool = False,
+    init: CIC | None = None,
 ) -> TrainingState:
     """Train in ``folder`` (checkpoints, ``log.csv``, samples), resuming from its last checkpoint if there is one.
+
+    Without a checkpoint the run begins with the weights of ``init``, or with random ones.
 
     ``devices`` share the work, see :func:`placements`. ``data_wait`` in the log is the share of time for which the
     device may have waited for photos; it counts every wait at whose end the device had nothing to do.
@@ -269,7 +290,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     log = TrainingLog(folder, tensorboard)
     prior = empirical_prior(training, config.seed)
-    state = jax.device_put(initial_state(config, prior), replicated)
+    state = initial_state(config, prior) if init is None else state_from(init, config, training, prior)
+    state = jax.device_put(state, replicated)
     validate = make_validation(config, training, validation, prior)
     step = make_step(config, config.class_weights(prior), replicated)
     with (
@@ -279,7 +301,7 @@ def train(
     ):
         state = checkpoints.restored(state)
         np.save(folder / "prior.npy", prior)
-        record_phase(folder, int(state.step), asdict(config))
+        record_phase(folder, int(state.step), asdict(config) | _origin(init))
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
         numbers, off = range(first, config.steps), not progress_bar
@@ -308,6 +330,13 @@ def train(
             source.close()
             log.close()
     return state
+
+
+def _origin(init: CIC | None) -> dict[str, Any]:
+    """What a run's record says of the weights that it began with."""
+    if init is None:
+        return {}
+    return {"init": {name: init.manifest.get(name) for name in ("name", "checksum", "averaged", "training")}}
 
 
 class _Meter:

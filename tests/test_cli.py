@@ -568,9 +568,11 @@ def train_arguments(tmp_path: Path) -> list[Any]:
 
 def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What surrounds the training: photos in, weights out, and what is wrong in one line."""
+    begun = []
 
     def train(config: TrainingConfig, training: list, validation: list, *rest: Any) -> TrainingState:
         assert (len(training), len(validation)) == (wanted, 3)
+        begun.append((config.width, rest[-1]))
         return initial_state(config, jnp.full(313, 1 / 313)).replace(step=jnp.int32(3))
 
     monkeypatch.setattr("jaxcolor.cic.training.loop.train", train)
@@ -588,9 +590,16 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     assert "interrupted" in err[-1]
     assert CIC.load(tmp_path / "trained.safetensors").manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
 
+    # Weights to start from bring their width.
+    arguments = train_arguments(tmp_path)
+    place = arguments.index("--width")
+    run(*arguments[:place], *arguments[place + 2 :], "--repeat", "1.png=5", "--repeat", "1*=2", "--init", arguments[5])
+    assert [width for width, _ in begun] == [1 / 32] * 3
+    assert begun[0][1] is begun[1][1] is None
+    assert begun[2][1].manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
+
     (tmp_path / "empty").mkdir()
     before = names(tmp_path)
-    arguments = train_arguments(tmp_path)
     for change, word in {
         (1, tmp_path / "empty"): "no color photo",
         (1, tmp_path / "missing"): "is not a folder",
@@ -604,9 +613,10 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     code, out, err = run(*arguments[:-1], 0.999999)
     assert (code, len(err)) == (1, 3)
     assert "do not split" in err[-1]
-    code, out, err = run(*arguments, "--repeat", "*=0")
-    assert (code, len(err)) == (1, 3)
-    assert "leaves no photo" in err[-1]
+    for more, word in {("--repeat", "*=0"): "leaves no photo", ("--init", "nothing"): "no weights 'nothing'"}.items():
+        code, out, err = run(*arguments, *more)
+        assert (code, out) == (1, [] if more[0] == "--init" else out)
+        assert word in err[-1]
     assert names(tmp_path) == before
 
 

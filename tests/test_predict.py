@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcolor.cic import predict
-from jaxcolor.cic.network import CICNetwork, merged, random_variables, variable_shapes
+from jaxcolor.cic.network import CICNetwork, merged, random_variables, unmerged, variable_shapes
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -84,6 +84,26 @@ def test_merged_variables_compute_the_same_in_the_plain_network(seed: int) -> No
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
 
 
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=3, deadline=None)
+def test_plain_weights_compute_the_same_in_the_form_to_train(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    start = flatten_dict(jax.tree.map(np.asarray, random_variables(jax.random.key(seed), WIDTH)))
+    plain = unflatten_dict(
+        {path: np.float32(x if x.ndim > 1 else rng.uniform(0.5, 1.5, x.shape)) for path, x in start.items()}
+    )
+    photos, luminance = (rng.uniform(0, 100, (n, 24, 16, 1)).astype(np.float32) for n in (3, 1))
+    variables = unmerged(plain, WIDTH, photos)
+    trained = CICNetwork(WIDTH, normalised=True, momentum=0.0)
+    got, want = trained.apply(variables, luminance), CICNetwork(WIDTH).apply(plain, luminance)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
+    # The normalisations know what they will meet: that is checked before the first of the plain network's own.
+    _, updated = trained.apply(variables, photos, train=True, mutable=["batch_stats"])
+    for name in ("model1_0_norm", "model1_2_norm"):
+        for key, value in variables["batch_stats"][name].items():
+            np.testing.assert_allclose(updated["batch_stats"][name][key], value, rtol=1e-3, atol=1e-3)
+
+
 def test_plain_variables_are_merged_already(fresh: CIC) -> None:
     assert jax.tree.structure(merged(fresh.variables)) == jax.tree.structure(dict(fresh.variables))
 
@@ -144,9 +164,11 @@ def test_photos_of_any_size_and_any_weights_share_one_program(net: CIC) -> None:
 def test_padded_photos_give_the_same_distribution(net: CIC) -> None:
     luminance = photo(20, 30)
     rows, columns = (resampling_matrix(n, RESOLUTION, padded=32) for n in luminance.shape)
-    padded = np.pad(luminance, ((0, 12), (0, 2)), constant_values=50)
-    got = net.predict_resampled(padded, rows, columns).probabilities
-    np.testing.assert_allclose(got, net.predict(luminance, RESOLUTION).probabilities, atol=1e-6)
+    padded = np.pad(np.float64(luminance), ((0, 12), (0, 2)), constant_values=50)
+    with float64():
+        got = net.predict_resampled(padded, rows, columns).probabilities
+        want = net.predict(np.float64(luminance), RESOLUTION).probabilities
+    np.testing.assert_allclose(got, want, atol=1e-12)
 
 
 def test_logit_scale_is_one_over_the_temperature(net: CIC) -> None:

@@ -17,11 +17,11 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 import jaxcolor
-from jaxcolor.cic.network import CICNetwork
+from jaxcolor.cic.network import CICNetwork, merged
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
-from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, train, trained_network
+from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, train, trained_network
 from jaxcolor.cic.training.loss import empirical_prior, luminance_and_targets, rebalanced_loss
 from jaxcolor.cic.training.provenance import code_commit, phases
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
@@ -263,6 +263,22 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     other = trained_network(through, published, photos, "test", {})
     want = net.predict(luminance, 32).probabilities
     np.testing.assert_allclose(other.rebalanced(other.predict(luminance, 32), 1.0).probabilities, want, rtol=1e-3)
+
+
+def test_a_run_begins_with_given_weights(photos: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    prior = jnp.asarray(rng.dirichlet(np.ones(313)), jnp.float32)
+    net = CIC.init(jax.random.key(0), CONFIG.width)
+    # Sharper than the network's own logits, and trained with the class weights in the loss.
+    sharp, published = replace(net, logit_scale=1.5), replace(CONFIG, rebalance="loss")
+    state = state_from(sharp, published, photos, prior)
+    begun = CIC(merged({"params": state.params, "batch_stats": state.batch_stats}), width=CONFIG.width)
+    luminance = jnp.asarray(photos[0][:32, :32, 0] / 2.55, jnp.float32)
+    want = sharp.predict(luminance, 32).reweighted(published.class_weights(prior)).probabilities
+    np.testing.assert_allclose(begun.predict(luminance, 32).probabilities, want, rtol=1e-3, atol=1e-7)
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, state.average))
+    with pytest.raises(InputError, match="the width must be"):
+        state_from(net, replace(CONFIG, width=1.0), photos, prior)
 
 
 def test_class_weights_are_in_the_loss_or_left_to_the_prediction() -> None:

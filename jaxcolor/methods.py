@@ -205,7 +205,8 @@ def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Phot
 
 def _leading_steps(settings: Settings, hints: Hints | None) -> int:
     """Hints are new to the last problem, so that it does not begin near its solution."""
-    return min(settings.steps, LEADING_STEPS) if hints is None else settings.steps
+    steps = max(settings.steps, settings.refinement_steps)
+    return min(steps, LEADING_STEPS) if hints is None else steps
 
 
 def led_by_edges(

@@ -18,7 +18,7 @@ import jaxcolor as jc
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.coupled_tv import Solution, Status, solve_in_chunks
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
-from jaxcolor.methods import LEADING_STEPS, led_by_edges
+from jaxcolor.methods import LEADING_FIDELITY, LEADING_STEPS, led_by_edges
 from jaxcolor.photo import bucket, enlarged, padded_photo
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
@@ -179,14 +179,34 @@ def test_the_working_size_brings_no_halo_back() -> None:
     assert wrong_share(selected, truth, colors) < 0.001
 
 
-def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> None:
-    """Two regions whose border the small picture blurs: enlarged it is a halo, and the solver takes that away."""
-    side, share = 64, 8
+def reduced_regions(share: int, side: int = 64) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """A padded photo of two regions, their colors reduced ``share`` times, which is where, and the two colors."""
     row, column = np.mgrid[:side, :side]
     right = column > side / 2 + 6 * np.sin(row / 9)
     colors = np.array([[40.0, 20.0], [-30.0, 10.0]], np.float32)
     full = padded_photo(np.where(right, 70, 35).astype(np.float32))
     small = colors[right.astype(int)].reshape(side // share, share, side // share, share, 2).mean((1, 3))
+    return full, small, right, colors
+
+
+def test_leading_keeps_what_was_selected() -> None:
+    """Twice enlarged there is little to mend, and colors that have been selected are not to be made paler."""
+    full, small, right, colors = reduced_regions(2)
+
+    def error(fidelity: float | None) -> float:
+        (a, b), _, _ = led_by_edges(full, small, Settings(fidelity=fidelity), lambda done, energy: None)
+        side = len(right)
+        shown = np.stack([a, b], -1)[:side, :side]
+        return float(np.linalg.norm(shown - colors[right.astype(int)], axis=-1).mean())
+
+    assert error(None) < 0.85 * error(0.01)
+    assert error(None) == pytest.approx(error(LEADING_FIDELITY / 2), rel=1e-6)
+
+
+def test_chroma_of_the_working_size_comes_back_to_the_edges_of_the_photo() -> None:
+    """Two regions whose border the small picture blurs: enlarged it is a halo, and the solver takes that away."""
+    full, small, right, colors = reduced_regions(8)
+    side = len(right)
     chroma, report, _ = led_by_edges(full, small, Settings(), lambda done, energy: None)
     assert report["steps"] == LEADING_STEPS
 

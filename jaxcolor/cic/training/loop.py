@@ -103,7 +103,7 @@ def state_from(net: CIC, config: TrainingConfig, images: Sequence[np.ndarray], p
     """
     if net.width != config.width:
         raise InputError(f"the width must be that of the weights to start from, {net.width:g}; got {config.width:g}")
-    luminance, _ = luminance_and_targets(jnp.asarray(make_batch(images, config.size, 32, STATISTICS_SEED, 0)))
+    luminance, _ = luminance_and_targets(jnp.asarray(make_batch(images, config.size, config.batch, STATISTICS_SEED, 0)))
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(net.variables))
     head, scale = variables["params"][HEAD], net.logit_scale
     bias = scale * head["bias"] + jnp.log(config.class_weights(prior))

@@ -123,7 +123,9 @@ def times(subjects: Sequence[Subject]) -> str:
 
 def captured(subjects: Sequence[Subject]) -> Any:
     """B, figure 2: a network fitted from noise alone, and what it makes of noise that it has not seen."""
-    fit = subjects[0].fitted(replace(subjects[0].preset, guided=False))
+    preset = subjects[0].preset
+    alone = replace(preset, guided=False, network=replace(preset.network, residual=False))
+    fit = subjects[0].fitted(alone)
     pictures = {"fitted": fit.picture}
     pictures |= {f"other noise {seed}": fit.sample(jax.random.key(seed)) for seed in (1, 2, 3)}
     return pictures_figure([{name: displayed(lab[..., 0], lab[..., 1:]) for name, lab in pictures.items()}])

@@ -117,8 +117,8 @@ times the variation, and of the photo's luminance as in :data:`AUTHOR`, less col
 edges were wider. A network that draws the picture whole keeps its colors less well: after 100 steps the color term was
 a thousand times as large, and colors of which the truth was known were much farther from it. Learning rates from 5e-3
 to 2e-2, falling over 40 or over all steps, end within 0.5 % of the coupled-TV solution's error near edges where the
-distribution is perfect, and within 0.1 % where it is as a network's, never clearly below: what the network changes is as
-often wrong as right (leads, on sixteen training photos). ``python -m benchmarks
+distribution is perfect, and within 0.1 % where it is as a network's, never clearly below: what the network changes
+is as often wrong as right (leads, on sixteen training photos). ``python -m benchmarks
 deep-prior`` compares it with the others, and with itself with one choice changed (``--presets``)."""
 
 PRESETS = {"paper": PAPER, "author": AUTHOR, "fast": FAST}

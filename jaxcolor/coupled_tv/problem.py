@@ -59,7 +59,7 @@ GUIDED_FIDELITY = 0.02
 #                          2.579 / 1.602  5.234 / 3.296  11.955 / 10.380
 # Of the other half the defaults have 2.781 / 1.892, 4.476 / 3.067, 17.213 / 17.561, and the best of each axis is
 # within 4 % of that everywhere. So these numbers lie on a plateau, and what the network's colors need is not here.
-# Clean colors suffer on two of the eight photos, which registration moves by 0.6 cells though they lie right.
+# Two of the eight clean photos are moved by registration, by 0.6 cells.
 DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}
 """γ when none is given. The luma of YUV spans 255 instead of 100, so γ is smaller by 2.55²."""
 # No palette color and no sRGB color is farther from gray; wider than paper A's range, and never active.

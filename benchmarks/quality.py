@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,37 +109,52 @@ def measure_photo(
 
 def measures(lab: np.ndarray, chroma: np.ndarray, clusters: bool) -> tuple[dict[str, float], np.ndarray]:
     """The columns of the table, without seconds, and the picture: what is out of gamut is brought in first."""
-    shown, rgb, true_rgb = _shown(jnp.asarray(lab), jnp.asarray(chroma))
-    row = {name: float(measure(jnp.asarray(lab), shown, rgb, true_rgb)) for name, measure in MEASURES.items()}
-    row["discrepancy"] = float("nan")
+    pictures = _pictures(jnp.asarray(lab), jnp.asarray(chroma))
+    row = {name: float(measure(pictures)) for name, measure in MEASURES.items()} | {"discrepancy": float("nan")}
     if clusters:
-        ratios = metrics.cluster_discrepancy_ratio(shown[..., 1:], lab[..., 1:])
+        ratios = metrics.cluster_discrepancy_ratio(pictures.chroma, lab[..., 1:])
         row["discrepancy"] = float(np.mean(ratios))
-    return row, np.asarray(rgb)
+    return row, np.asarray(pictures.rgb)
+
+
+class Pictures(NamedTuple):
+    """The truth and a picture of the same lightness, in Lab and in RGB, all ``[H, W, 3]``."""
+
+    truth: jax.Array
+    lab: jax.Array
+    true_rgb: jax.Array
+    rgb: jax.Array
+
+    @property
+    def light(self) -> jax.Array:
+        return self.lab[..., 0]
+
+    @property
+    def chroma(self) -> jax.Array:
+        return self.lab[..., 1:]
 
 
 @jax.jit
-def _shown(truth: jax.Array, chroma: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The picture in Lab, brought into gamut, and in RGB, and the truth in RGB."""
+def _pictures(truth: jax.Array, chroma: jax.Array) -> Pictures:
     lab, _ = scale_chroma(jnp.concatenate([truth[..., :1], chroma], -1))
-    return lab, *(jnp.clip(lab_to_srgb(x), 0, 1) for x in (lab, truth))
+    return Pictures(truth, lab, *(jnp.clip(lab_to_srgb(x), 0, 1) for x in (truth, lab)))
 
 
-def _band_delta_e(truth: jax.Array, shown: jax.Array) -> jax.Array:
-    band = metrics.near(metrics.edges(truth[..., 1:], 0.05), 4)
-    return jnp.mean(metrics.delta_e_2000(shown, truth), where=band)
+def _band_delta_e(p: Pictures) -> jax.Array:
+    band = metrics.near(metrics.edges(p.truth[..., 1:], 0.05), 4)
+    return jnp.mean(metrics.delta_e_2000(p.lab, p.truth), where=band)
 
 
 # Each compiled apart: in one program XLA:CPU (jax 0.10) computes what they share many times over, and takes four times
 # as long as for all of them.
-MEASURES: dict[str, Callable[..., jax.Array]] = {
-    "delta_e": jax.jit(lambda truth, shown, *_: metrics.delta_e_2000(shown, truth).mean()),
-    "band_delta_e": jax.jit(lambda truth, shown, *_: _band_delta_e(truth, shown)),
-    "psnr": jax.jit(lambda truth, shown, rgb, true_rgb: metrics.psnr(rgb, true_rgb)),
-    "away_from_edges": jax.jit(lambda _, lab, *__: metrics.variation_away_from_edges(lab[..., 0], lab[..., 1:])),
-    "alignment": jax.jit(lambda _, lab, *__: metrics.alignment_gain(lab[..., 0], lab[..., 1:], 240.0)),
-    "edge_width": jax.jit(lambda _, lab, *__: metrics.edge_width(lab[..., 0], lab[..., 1:])),
-    "saturation": jax.jit(lambda _, __, rgb, ___: metrics.saturation(rgb)),
+MEASURES: dict[str, Callable[[Pictures], jax.Array]] = {
+    "delta_e": jax.jit(lambda p: metrics.delta_e_2000(p.lab, p.truth).mean()),
+    "band_delta_e": jax.jit(_band_delta_e),
+    "psnr": jax.jit(lambda p: metrics.psnr(p.rgb, p.true_rgb)),
+    "away_from_edges": jax.jit(lambda p: metrics.variation_away_from_edges(p.light, p.chroma)),
+    "alignment": jax.jit(lambda p: metrics.alignment_gain(p.light, p.chroma, 240.0)),
+    "edge_width": jax.jit(lambda p: metrics.edge_width(p.light, p.chroma)),
+    "saturation": jax.jit(lambda p: metrics.saturation(p.rgb)),
 }
 
 

@@ -197,7 +197,9 @@ def merged(variables: Mapping[str, Any]) -> dict[str, Any]:
         norm_params, norm_stats = params.pop(norm), stats.pop(norm)
         scale = norm_params["scale"] / jnp.sqrt(norm_stats["var"] + BATCH_NORM_EPSILON)
         kernel, bias = kernel * scale, (bias - norm_stats["mean"]) * scale + norm_params["bias"]
-        params[name] = {"kernel": kernel + _added_input(name, kernel), "bias": bias}
+        if _adds_input(name, kernel):
+            kernel = kernel.at[1, 1].add(jnp.eye(kernel.shape[3]))
+        params[name] = {"kernel": kernel, "bias": bias}
     return {"params": params, "batch_stats": stats}
 
 
@@ -216,21 +218,20 @@ def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -
     """
     params, stats = dict(variables["params"]), dict(variables["batch_stats"])
     for name, (x, y) in _convolutions(variables, width, luminance).items():
-        added = _added_input(name, params[name]["kernel"])
-        if added.any():
-            y = y - x
+        kernel = jnp.asarray(params[name]["kernel"])
+        if _adds_input(name, kernel):
+            kernel, y = kernel.at[1, 1].add(-jnp.eye(kernel.shape[3])), y - x
         mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
-        params[name] = params[name] | {"kernel": params[name]["kernel"] - added}
+        params[name] = params[name] | {"kernel": kernel}
         params[name + NORM_SUFFIX] = {"scale": jnp.sqrt(variance + BATCH_NORM_EPSILON), "bias": mean}
         stats[name + NORM_SUFFIX] = {"mean": mean, "var": variance}
     return {"params": params, "batch_stats": stats}
 
 
-def _added_input(name: str, kernel: jax.Array) -> jax.Array:
-    """What the kernel of the plain network holds for the input that the normalised one adds, broadcastable to it."""
+def _adds_input(name: str, kernel: jax.Array) -> bool:
+    """Whether the normalised network adds the input of this convolution to its output."""
     inputs, outputs = kernel.shape[2:]
-    added = jnp.zeros((3, 3, 1, 1), kernel.dtype)
-    return added.at[1, 1].set(1) * jnp.eye(outputs) if name not in STRIDED and inputs == outputs else added
+    return name not in STRIDED and inputs == outputs
 
 
 def _convolutions(

@@ -1,5 +1,6 @@
-"""Figures of the tables of ``python -m benchmarks speed``."""
+"""Figures of the tables of ``python -m benchmarks speed`` and ``quality``."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,4 +41,35 @@ def draw(tables: list[Table], folder: Path) -> list[Path]:
         paths.append(folder / file)
         figure.savefig(paths[-1])
         plt.close(figure)
+    return paths
+
+
+def draw_quality(
+    titles: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    reference: Mapping[str, float],
+    pairs: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
+    folder: Path,
+) -> list[Path]:
+    """Every measure of every photo, a figure for each setting; and photo by photo coupled-tv against another method.
+
+    ``settings`` has the values of each measure by setting and row; ``pairs`` a label, and the errors of the other and
+    of coupled-tv.
+    """
+    from jaxcolor.plots import new_figure, panels_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {f"quality-{name}": panels_figure(titles, rows, reference) for name, rows in settings.items()}
+    if pairs:
+        figures["quality-per-photo"] = new_figure(4.5, 4.5)
+        axes = figures["quality-per-photo"].add_subplot()
+        for label, theirs, ours in pairs.values():
+            axes.plot(theirs, ours, "o", alpha=0.7, label=label)
+        axes.axline((0, 0), slope=1, color="gray", linestyle="dashed", linewidth=1)
+        axes.set(xlabel="best other method", ylabel="coupled-tv", title="error near color edges, a dot for every photo")
+        axes.grid(alpha=0.4)
+        axes.legend()
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path, dpi=120)
     return paths

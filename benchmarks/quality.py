@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--each", action="store_true", help="one line for every photo and method too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for machines")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="figures as PNG; needs matplotlib")
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures: one sheet for every photo and setting")
 
 
@@ -83,6 +84,33 @@ def run(options: argparse.Namespace) -> None:
         result[setting] = rows
     if options.json:
         options.json.write_text(json.dumps(result))
+    if options.plot:
+        for path in plots({setting: result[setting] for setting in options.setting}, options.plot):
+            print(path)
+
+
+def plots(settings: dict[str, Rows], folder: Path) -> list[Path]:
+    """Figures of everything measured; without gray, which errs so much more that the others could not be told apart."""
+    from .drawings import draw_quality
+
+    known = [key for key, value in means(next(iter(settings.values()))[TRUTH]).items() if np.isfinite(value)]
+    titles = {key: COLUMNS[key][0] for key in known if key != "seconds"}
+    drawn = {
+        setting: {
+            name: {key: [photo[key] for photo in photos] for key in titles}
+            for name, photos in rows.items()
+            if photos and name not in (TRUTH, "gray")
+        }
+        for setting, rows in settings.items()
+    }
+    truth = means(next(iter(settings.values()))[TRUTH])
+    own = {key: truth[key] for key in ("away_from_edges", "alignment", "edge_width", "saturation")}
+    pairs = {}
+    for setting, rows in settings.items():
+        if best := best_peer(rows, "band_delta_e"):
+            errors = [[photo["band_delta_e"] for photo in rows[name]] for name in (best, "coupled-tv")]
+            pairs[setting] = (f"{setting}: {best}", *errors)
+    return draw_quality(titles, drawn, own, pairs, folder)
 
 
 def measure_photo(
@@ -184,18 +212,22 @@ def table(title: str, rows: Rows) -> str:
 
 def verdict(rows: Rows) -> str:
     """What coupled-tv changes against the best of its peers, taken for each measure apart."""
-    ours, peers = rows.get("coupled-tv"), [name for name in PEERS if rows.get(name)]
-    if not ours or not peers:
-        return ""
     lines = []
     for key in ("band_delta_e", "delta_e"):
-        value, best = means(ours)[key], min(peers, key=lambda name: means(rows[name])[key])
-        change = 100 * (value / means(rows[best])[key] - 1)
-        fewer = sum(a[key] < b[key] for a, b in zip(ours, rows[best], strict=True))
-        lines.append(
-            f"coupled-tv against {best} in {COLUMNS[key][0][:-2]}: {change:+.1f} %, lower on {fewer} of {len(ours)}"
-        )
+        if best := best_peer(rows, key):
+            ours = rows["coupled-tv"]
+            change = 100 * (means(ours)[key] / means(rows[best])[key] - 1)
+            fewer = sum(a[key] < b[key] for a, b in zip(ours, rows[best], strict=True))
+            lines.append(
+                f"coupled-tv against {best} in {COLUMNS[key][0][:-2]}: {change:+.1f} %, lower on {fewer} of {len(ours)}"
+            )
     return "\n".join(lines)
+
+
+def best_peer(rows: Rows, key: str) -> str | None:
+    """The peer with the least mean of a measure; None where coupled-tv or all of its peers are missing."""
+    peers = [name for name in PEERS if rows.get(name)] if rows.get("coupled-tv") else []
+    return min(peers, key=lambda name: means(rows[name])[key], default=None)
 
 
 def write_sheet(path: Path, pictures: dict[str, np.ndarray]) -> None:

@@ -37,6 +37,28 @@ def test_tables_json_and_sheets(folder, capsys):
     assert (folder / "sheets" / "degraded-a.png").exists()
 
 
+def test_figures_show_every_method_but_gray_and_the_best_peer(folder):
+    sizes = ["--size", "48", "--grid", "6", "--setting", "degraded"]
+    methods = ["gray", "bicubic", "fast bilateral solver", "coupled-tv"]
+    main(["quality", str(folder), *sizes, "--methods", *methods, "--plot", str(folder / "plots")])
+    names = ("quality-degraded.png", "quality-per-photo.png")
+    assert {path.name for path in (folder / "plots").iterdir()} == set(names)
+    for name in names:
+        with Image.open(folder / "plots" / name) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_the_best_peer_is_that_of_the_measure():
+    photos = {"bicubic": (1.0, 4.0), "joint bilateral": (2.0, 3.0), "coupled-tv": (0.5, 0.5), "gray": (0.0, 0.0)}
+    rows = {
+        name: [dict.fromkeys(quality.COLUMNS, 0.0) | {"band_delta_e": a, "delta_e": b}]
+        for name, (a, b) in photos.items()
+    }
+    assert quality.best_peer(rows, "band_delta_e") == "bicubic"
+    assert quality.best_peer(rows, "delta_e") == "joint bilateral"
+    assert quality.best_peer(rows | {"coupled-tv": []}, "delta_e") is None
+
+
 def test_refining_is_measured(folder, capsys):
     main(["refine", str(folder), "--photos", "1", "--methods", "refine", "--json", str(folder / "all.json")])
     printed = capsys.readouterr().out.splitlines()

@@ -1,13 +1,14 @@
 """Plots of an evaluation."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxcolor.cic.calibration import Reliability
 from jaxcolor.errors import InputError
 from jaxcolor.evaluation import COLUMNS, TRUTH, Evaluation
-from jaxcolor.plots.figure import new_figure
+from jaxcolor.plots.figure import new_figure, panels_figure
 
 
 def write_plots(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
@@ -48,17 +49,13 @@ def reliability_figure(evaluation: Evaluation) -> Any:
 
 def measures_figure(evaluation: Evaluation) -> Any:
     """One panel for every measure, a dot for every row; the truth's own value, where it has one, is a dashed line."""
-    figure = new_figure(9, 7)
-    names = [name for name in evaluation.rows if name != TRUTH]
-    for axes, (key, (title, _)) in zip(figure.subplots(3, 3).flat, COLUMNS.items(), strict=True):
-        axes.plot([evaluation.rows[name][key] for name in names], names, "o")
-        axes.invert_yaxis()
-        axes.grid(alpha=0.4)
-        truth = evaluation.rows[TRUTH][key]
-        if truth is not None:
-            axes.axvline(truth, color="gray", linestyle="dashed")
-        axes.set_title(title)
-    return figure
+    titles = {key: title for key, (title, _) in COLUMNS.items()}
+    rows = {name: _known(row) for name, row in evaluation.rows.items() if name != TRUTH}
+    return panels_figure(titles, rows, evaluation.rows[TRUTH])
+
+
+def _known(row: Mapping[str, float | None]) -> dict[str, list[float]]:
+    return {key: [value] for key, value in row.items() if value is not None}
 
 
 def _points(curve: Reliability) -> tuple[Any, Any, Any]:

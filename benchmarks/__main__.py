@@ -9,6 +9,7 @@ COMMANDS = {
     "speed": "solver iterations beside their peers",
     "quality": "the halo benchmark: colors against the truth",
     "deep-prior": "the deep prior: seconds a step, loss against time, colors beside other methods",
+    "parameters": "the parameters of both methods, varied one after the other",
     "refine": "damage to colors that jc.refine undoes",
     "figures": "the figures of the two papers",
 }

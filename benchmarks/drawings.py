@@ -1,7 +1,8 @@
-"""Figures of the tables of ``python -m benchmarks speed`` and ``quality``."""
+"""Figures of the tables of ``python -m benchmarks``: of ``speed``, ``quality`` and ``parameters``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,3 +74,35 @@ def draw_quality(
     for path, figure in zip(paths, figures.values(), strict=True):
         figure.savefig(path, dpi=120)
     return paths
+
+
+def parameters_figure(result: Mapping[str, Any]) -> Any:
+    """One panel for every axis of :func:`benchmarks.parameters.study`: errors in percent of the center's.
+
+    Solid near color edges, dashed everywhere; the dotted line is at the center's own value.
+    """
+    from jaxcolor.plots import new_figure
+
+    from .parameters import COLUMNS
+
+    columns = min(4, len(result["axes"]))
+    lines = -(-len(result["axes"]) // columns)
+    figure = new_figure(2.6 * columns, 2.2 * lines + 0.4)
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
+    center = np.array(result["chosen"][result["center"]])
+    for axes, (name, line) in zip(panels, result["axes"].items(), strict=False):
+        change = 100 * (np.array([result["chosen"][label] for _, label in line]) / center - 1)
+        values = [value for value, _ in line]
+        for index, column in enumerate(COLUMNS):
+            axes.plot(values, change[:, index, 0], ".-", color=f"C{index}", label=column)
+            axes.plot(values, change[:, index, 1], ".--", color=f"C{index}", linewidth=0.8)
+        axes.axvline(next(v for v, label in line if label == result["center"]), color="gray", linestyle="dotted")
+        axes.set_title(name, fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(result["axes"]) :]:
+        axes.axis("off")
+    for axes in panels[::columns]:
+        axes.set_ylabel("error, %", fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLUMNS), fontsize=8)
+    return figure

@@ -1,21 +1,23 @@
-"""How the defaults of the coupled-TV method were found: ``python -m benchmarks.parameters [FOLDER]``.
+"""How the defaults of the methods were found: two experiments with a known truth.
 
-Two experiments with a known truth. Without a folder, ``two-region``: the proof of concept of Mouzon et al. 2019
-(figure 4), two flat colors with a curved edge between them. With a folder, its color photos: the study varies one
-parameter after the other around the defaults, on every other photo, and reports the default and the best of each
-on the other half. In both the true chroma, averaged on a grid and soft-encoded over the palette, is degraded
-to imitate a network (:mod:`benchmarks.truth`), and must be brought back to full size. The study has the embedded
-network's own distribution beside them.
+Without a folder, ``two-region``: the proof of concept of Mouzon et al. 2019 (figure 4), two flat colors with a curved
+edge between them. With a folder, its color photos: the study varies one parameter after the other around the defaults,
+on every other photo, and reports the default and the best of each on the other half. In both the true chroma, averaged
+on a grid and soft-encoded over the palette, is degraded to imitate a network (:mod:`benchmarks.truth`), and must be
+brought back to full size. The study has the embedded network's own distribution beside them.
 
 The grid has as many cells as give photos of 512 pixels and 64 cells: one for ``--cell 8`` pixels. A photo of 2048
 pixels has one for 32.
 """
 
 import argparse
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +29,36 @@ from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ENLIVENING, ColorDistribution
 from jaxcolor.color.guidance import Guidance
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
+from jaxcolor.deep_prior import Objective, SkipNetwork
+from jaxcolor.deep_prior.presets import FAST
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.registration import registered
 from jaxcolor.settings import Settings
 
+from .timing import machine
 from .truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One setting of the method. ``spread`` 0 is bilinear interpolation of the probabilities, as in the paper;
-    otherwise luminance leads, and ``difference`` and ``uncertainty`` count too. ``reduction`` divides the sides of the
-    photo at whose size colors are selected."""
+class Choice(ABC):
+    """One setting of a method; a field for each of its parameters."""
+
+    @abstractmethod
+    def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> Any:
+        """What the method makes of a distribution, ``[H, W, 2]``."""
+
+    def changes(self) -> str:
+        """What differs from the defaults."""
+        changed = (f"{name} {_short(value)}" for name, value in asdict(self).items() if value != _default(self, name))
+        return ", ".join(changed) or "defaults"
+
+
+@dataclass(frozen=True)
+class CoupledTV(Choice):
+    """``kernel`` brings the distribution to full size: "luminance" leads it, with ``spread``, ``difference`` and
+    ``uncertainty``; "linear" interpolates, as in the paper, "nearest" and "cubic" likewise. ``reduction`` divides the
+    sides of the photo at whose size colors are selected."""
 
     fidelity: float = GUIDED_FIDELITY
     coupling: float = DEFAULT_COUPLING["lab"]
@@ -47,6 +66,7 @@ class Choice:
     candidates: int = 10
     temperature: float = 1.0
     enlivening: float = ENLIVENING
+    kernel: str = "luminance"
     spread: float = float(Guidance().spread)
     difference: float = float(Guidance().difference)
     uncertainty: float = float(Guidance().uncertainty)
@@ -54,48 +74,93 @@ class Choice:
     reduction: int = 1
 
     def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
-        """What the method makes of a distribution, ``[H, W, 2]``."""
+        """At full size, or by the pipeline, which leads colors from a smaller one."""
         if self.reduction > 1:
             return self._chroma_by_pipeline(luminance, dist)
-        guidance = Guidance(self.spread, self.difference, self.uncertainty) if self.spread else None
-        sharpened = dist if self.temperature == 1 else dist.annealed(self.temperature)
-        if guidance:
-            sharpened, _ = registered(jnp.asarray(luminance), sharpened, luminance.shape)
-            sharpened = sharpened.enlivened(self.enlivening)
+        guided = self.kernel == "luminance"
+        dist = dist if self.temperature == 1 else dist.annealed(self.temperature)
+        if guided:
+            dist, _ = registered(jnp.asarray(luminance), dist, luminance.shape)
+            dist = dist.enlivened(self.enlivening)
+        elif self.kernel != "linear":
+            dist = _enlarged(dist, luminance.shape, self.kernel)
+        guidance = Guidance(self.spread, self.difference, self.uncertainty) if guided else None
         problem = ctv.CoupledTVProblem.from_distribution(
-            luminance, sharpened, self.candidates, self.fidelity, self.coupling, guidance=guidance
+            luminance, dist, self.candidates, self.fidelity, self.coupling, guidance=guidance
         )
         return ctv.solve(problem, ctv.PrimalDual(weight_step=self.weight_step), self.steps).chroma
 
     def _chroma_by_pipeline(self, luminance: np.ndarray, dist: ColorDistribution) -> jax.Array:
         settings = {name: getattr(self, name) for name in ("fidelity", "coupling", "candidates", "steps")}
-        settings["variant"] = "guided" if self.spread else "mouzon2019"
+        settings["variant"] = "guided" if self.kernel == "luminance" else "mouzon2019"
         side = round(math.sqrt(luminance.size) / self.reduction)
         return jnp.asarray(chroma_of(GrayImage(luminance), dist, refinement_steps=0, working_side=side, **settings))
 
-    def changes(self) -> str:
-        """What differs from the defaults."""
-        changed = [f"{f.name} {getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return ", ".join(changed) or "defaults"
+
+@dataclass(frozen=True)
+class DeepPrior(Choice):
+    """Around the preset "fast", which begins at the coupled-TV solution: 0 steps are that, led by the photo's edges."""
+
+    fidelity: float = float(FAST.objective.fidelity)
+    variation: float = float(FAST.objective.variation)
+    coupling: float = float(FAST.objective.coupling)
+    learning_rate: float = FAST.learning_rate
+    decay: int = FAST.decay
+    steps: int = FAST.steps
+    channels: int = FAST.network.channels
+    scales: int = FAST.network.scales
+
+    def chroma(self, luminance: np.ndarray, dist: ColorDistribution) -> np.ndarray:
+        """By the pipeline."""
+        preset = replace(
+            FAST,
+            objective=Objective(self.fidelity, self.variation, self.coupling),
+            network=SkipNetwork(self.channels, self.scales, residual=True),
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            steps=self.steps,
+        )
+        return chroma_of(GrayImage(luminance), dist, method="deep-prior", preset=preset)
 
 
-AXES: dict[str, Sequence[float]] = {
-    "fidelity": (0.01, 0.04),
-    "coupling": (60.0, 1000.0),
-    "weight_step": (0.0, 6e-5, 1.8e-4, 5e-4, 1e-3, 1.8e-3),
-    "candidates": (5, 16),
-    "temperature": (0.7,),
-    "enlivening": (0.0, 0.3),
-    "spread": (0.0, 0.3, 0.6, 0.9),
-    "uncertainty": (30.0, 300.0, math.inf),
-    "difference": (3.0, 8.0),
-    "steps": (100, 1000),
-    "reduction": (2, 4),
+Axes = Mapping[str, Sequence[Any]]
+METHODS: dict[str, tuple[type[Choice], Axes]] = {
+    "coupled-tv": (
+        CoupledTV,
+        {
+            "fidelity": (0.005, 0.01, 0.04, 0.08),
+            "coupling": (0.0, 60.0, 1000.0),
+            "weight_step": (0.0, 6e-5, 5e-4, 1.8e-3),
+            "candidates": (2, 5, 16),
+            "temperature": (0.7, 1.4),
+            "enlivening": (0.0, 0.3),
+            "kernel": ("nearest", "linear", "cubic"),
+            "spread": (0.3, 0.6, 0.9),
+            "difference": (3.0, 8.0),
+            "uncertainty": (30.0, 300.0, math.inf),
+            "steps": (100, 1000),
+            "reduction": (2, 4),
+        },
+    ),
+    "deep-prior": (
+        DeepPrior,
+        {
+            "fidelity": (0.1, 10.0),
+            "variation": (0.0, 1e-7, 2.5e-6),
+            "coupling": (20.0, 320.0),
+            "learning_rate": (5e-3, 4e-2),
+            "decay": (0, 100),
+            "steps": (0, 50, 200),
+            "channels": (8, 32),
+            "scales": (2, 4),
+        },
+    ),
 }
-
 
 # The truth's distribution, clean and degraded, and the embedded network's, which knows no cell's size.
 COLUMNS = (*SETTINGS, "network")
+MEASURES = ("band ΔE2000", "ΔE2000", "chroma")
+BICUBIC = "bicubic"
 
 
 def bicubic(dist: ColorDistribution, shape: tuple[int, int]) -> np.ndarray:
@@ -111,8 +176,8 @@ def errors(lab: jax.Array, chroma: jax.Array) -> jax.Array:
     return jnp.stack([jnp.mean(difference, where=band), difference.mean(), jnp.linalg.norm(chroma, axis=-1).mean()])
 
 
-def study(files: list[Path], size: int, cell: int, choices: list[Choice]) -> np.ndarray:
-    """Mean errors ``[choices + 1, columns, 3]`` over photos; the first row is bicubic."""
+def measured(files: Sequence[Path], size: int, cell: int, choices: Sequence[Choice]) -> dict[str, np.ndarray]:
+    """Mean errors ``[columns, measures]`` over photos by what was changed, bicubic's among them."""
     net = CIC.load()
     rows = []
     for index, path in enumerate(files):
@@ -125,14 +190,47 @@ def study(files: list[Path], size: int, cell: int, choices: list[Choice]) -> np.
         for dist in (*dists, net.rebalanced(net.predict(light), Settings().rebalancing)):
             rows.append([errors(lab, bicubic(dist, light.shape))])
             rows[-1] += [errors(lab, choice.chroma(light, dist)) for choice in choices]
-    return np.asarray(rows).reshape(len(files), len(COLUMNS), len(choices) + 1, 3).mean(0).swapaxes(0, 1)
+    values = np.asarray(rows).reshape(len(files), len(COLUMNS), len(choices) + 1, len(MEASURES)).mean(0)
+    return dict(zip([BICUBIC, *(choice.changes() for choice in choices)], values.swapaxes(0, 1), strict=True))
 
 
-def print_study(title: str, labels: Sequence[str], values: np.ndarray) -> None:
-    """One line for every label; for each column band ΔE2000, ΔE2000 and mean chroma."""
-    print(f"{title}: band ΔE2000, ΔE2000, chroma;  " + " | ".join(COLUMNS))
-    for label, row in zip(labels, values, strict=True):
-        print(" | ".join("{:7.3f}{:7.3f}{:7.2f}".format(*setting) for setting in row) + f"  {label}", flush=True)
+def study(files: list[Path], size: int, cell: int, center: Choice, axes: Axes) -> dict[str, Any]:
+    """Each axis varied around ``center`` on one half of the photos; that and the best of each axis on the other half.
+
+    Returns plain values, ready for JSON: ``axes`` has the values of each axis, in order, and the label of each;
+    ``chosen`` and ``reported`` the errors of each label, as of :func:`measured`.
+    """
+    lines = {
+        axis: [replace(center, **{axis: value}) for value in sorted({*values, getattr(center, axis)})]
+        for axis, values in axes.items()
+    }
+    chosen_on, reported_on = halves(files)
+    chosen = measured(chosen_on, size, cell, _distinct([center, *(c for line in lines.values() for c in line)]))
+
+    def relative(choice: Choice) -> float:
+        """The sum of the errors, each relative to bicubic's; chroma is none."""
+        return float((chosen[choice.changes()][:, :2] / chosen[BICUBIC][:, :2]).sum())
+
+    best = [center, *(min(line, key=relative) for line in lines.values())]
+    reported = measured(reported_on, size, cell, _distinct(best))
+    return {
+        "machine": machine(),
+        "photos": {"chosen on": [path.name for path in chosen_on], "reported on": [path.name for path in reported_on]},
+        "size": size,
+        "cell": cell,
+        "center": center.changes(),
+        "axes": {axis: [[_short(getattr(c, axis)), c.changes()] for c in line] for axis, line in lines.items()},
+        "chosen": {label: value.tolist() for label, value in chosen.items()},
+        "reported": {label: value.tolist() for label, value in reported.items()},
+    }
+
+
+def table(title: str, rows: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """One line for every label; for each column its measures."""
+    lines = [f"{title}: {', '.join(MEASURES)};  " + " | ".join(COLUMNS)]
+    for label, row in rows.items():
+        lines.append(" | ".join("{:7.3f}{:7.3f}{:7.2f}".format(*setting) for setting in row) + f"  {label}")
+    return "\n".join(lines)
 
 
 def print_two_regions(size: int, cell: int, choices: list[Choice]) -> None:
@@ -140,42 +238,81 @@ def print_two_regions(size: int, cell: int, choices: list[Choice]) -> None:
     luminance, truth, colors = two_regions(size)
     dist = distribution_of(truth, replace(SETTINGS["degraded"], noise=0.0, wrong=0.0), grid=max(size // cell, 1))
     print("wrong color %, mean chroma error")
-    results = {"bicubic": bicubic(dist, luminance.shape)}
+    results = {BICUBIC: bicubic(dist, luminance.shape)}
     results |= {choice.changes(): choice.chroma(luminance, dist) for choice in choices}
     for label, chroma in results.items():
         error = np.linalg.norm(np.asarray(chroma) - truth, axis=-1).mean()
         print(f"{100 * wrong_share(chroma, truth, colors):7.3f} {error:7.3f}  {label}", flush=True)
 
 
-def main() -> None:
-    """Print one line per setting."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parameters", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m benchmarks parameters``."""
+    names = "; ".join(f"{method}: {', '.join(axes)}" for method, (_, axes) in METHODS.items())
     parser.add_argument("folder", nargs="?", type=Path, help="color photos; without it the two-region image")
+    parser.add_argument("--method", choices=list(METHODS), default="coupled-tv")
     parser.add_argument("--number", type=int, default=8, help="photos to take, evenly spread over the folder")
     parser.add_argument("--size", type=int, default=192, help="side of the square pictures")
     parser.add_argument("--cell", type=int, default=8, help="pixels along a side of a cell of the grid")
-    parser.add_argument("--axes", nargs="*", choices=list(AXES), default=list(AXES), help="parameters to vary")
-    for field in fields(Choice):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    options = parser.parse_args()
-    center = Choice(**{field.name: getattr(options, field.name) for field in fields(Choice)})
+    parser.add_argument("--axes", nargs="*", metavar="NAME", help=f"parameters to vary; default: all. {names}")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="the center, where not the default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the study's values, for machines")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the study as a figure; needs matplotlib")
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print one line per setting."""
+    kind, every = METHODS[options.method]
+    unknown = [name for name in options.axes or () if name not in every]
+    if unknown:
+        options.refuse(f"{options.method} has no axis {', '.join(unknown)}; choose from {', '.join(every)}")
+    try:
+        center = _with(kind(), options.set)
+    except ValueError as error:
+        options.refuse(str(error))
+    axes = {name: every[name] for name in (every if options.axes is None else options.axes)}
     if options.folder is None:
-        print_two_regions(
-            options.size, options.cell, [center, *(replace(center, **{a: v}) for a in options.axes for v in AXES[a])]
-        )
+        varied = [replace(center, **{axis: value}) for axis, values in axes.items() for value in values]
+        print_two_regions(options.size, options.cell, [center, *varied])
         return
-    chosen_on, reported_on = halves(photo_files(options.folder, options.number))
-    best = [center]
-    for axis in options.axes:
-        tried = [center, *(replace(center, **{axis: v}) for v in AXES[axis] if v != getattr(center, axis))]
-        values = study(chosen_on, options.size, options.cell, tried)
-        print_study(f"{axis}, chosen on {len(chosen_on)} photos", ["bicubic", *(c.changes() for c in tried)], values)
-        # The least sum of the four errors, each relative to bicubic's.
-        best.append(tried[int((values[1:, :, :2] / values[:1, :, :2]).sum((1, 2)).argmin())])
-    best = list(dict.fromkeys(best))
-    values = study(reported_on, options.size, options.cell, best)
-    print_study(f"reported on {len(reported_on)} photos", ["bicubic", *(c.changes() for c in best)], values)
+    result = study(photo_files(options.folder, options.number), options.size, options.cell, center, axes)
+    for title, rows in (("chosen on", result["chosen"]), ("reported on", result["reported"])):
+        print(table(f"{title} {len(result['photos'][title])} photos", rows), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        from .drawings import parameters_figure
+
+        parameters_figure(result).savefig(options.plot, dpi=120)
 
 
-if __name__ == "__main__":
-    main()
+def _with(choice: Choice, assignments: Sequence[str]) -> Choice:
+    """A choice with ``NAME=VALUE`` set. Raises :class:`ValueError` for what is no field, or no value of it."""
+    known = {field.name: type(field.default) for field in fields(choice)}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if name not in known:
+            raise ValueError(f"--set takes NAME=VALUE with a name of {', '.join(known)}; got {assignment!r}")
+        try:
+            choice = replace(choice, **{name: known[name](value)})
+        except ValueError:
+            raise ValueError(f"{name} must be {known[name].__name__}; got {value!r}") from None
+    return choice
+
+
+def _default(choice: Choice, name: str) -> Any:
+    return type(choice).__dataclass_fields__[name].default
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _distinct(choices: Sequence[Choice]) -> list[Choice]:
+    return list(dict.fromkeys(choices))
+
+
+def _enlarged(dist: ColorDistribution, shape: tuple[int, ...], kernel: str) -> ColorDistribution:
+    """The distribution interpolated to full size; the negative lobes of "cubic" are cut off."""
+    large = jnp.maximum(jax.image.resize(dist.probabilities, (*shape, len(dist.palette)), kernel), 0)
+    return replace(dist, probabilities=large / large.sum(-1, keepdims=True))

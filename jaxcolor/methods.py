@@ -144,8 +144,8 @@ def _deep_prior(
     from jaxcolor.deep_prior.objective import Losses
     from jaxcolor.deep_prior.presets import PRESETS
 
-    name = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
-    preset = PRESETS[name]
+    chosen = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
+    name, preset = (chosen, PRESETS[chosen]) if isinstance(chosen, str) else ("given", chosen)
     small, notes = _working_size(photo, settings, preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
     as_fitted = small is photo and hints is None and not preset.guided

@@ -2,15 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxcolor.constants import ANNEALING_TEMPERATURE, INPUT_MULTIPLE, PALETTE_SIZE, RESOLUTION
 from jaxcolor.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxcolor.deep_prior.presets import Preset
 
 METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
 VARIANTS = ("guided", "mouzon2019")
 
-# ``python -m benchmarks.parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
+# ``python -m benchmarks parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
 # 8 pixels a cell as in photos of 512², before improbable colors were carried to the nearest candidates; ΔE2000 within
 # 4 pixels of color edges / everywhere, of the photos chosen on:
 #                                  clean             degraded
@@ -53,7 +57,8 @@ class Settings:
 
     Of ``"deep-prior"`` only:
 
-    preset: "fast", "paper" or "author" (:mod:`jaxcolor.deep_prior.presets`); None: "fast" on CPU, else "paper".
+    preset: "fast", "paper" or "author" (:mod:`jaxcolor.deep_prior.presets`), or a
+        :class:`~jaxcolor.deep_prior.Preset`; None: "fast" on CPU, else "paper".
     prior_steps: of Adam, >= 0; None: the preset's. seed: of its noise, >= 0. seeds: independent starts, of which the
     one with the smallest loss is taken, >= 1.
     Raises :class:`InputError` for a value out of range.
@@ -69,7 +74,7 @@ class Settings:
     variant: str = "guided"
     steps: int = 500
     refinement_steps: int = 25
-    preset: str | None = None
+    preset: "str | Preset | None" = None
     prior_steps: int | None = None
     seed: int = 0
     seeds: int = 1
@@ -97,7 +102,9 @@ class Settings:
             f"variant must be one of {', '.join(VARIANTS)}; got {self.variant!r}": self.variant in VARIANTS,
             f"steps must be at least 0; got {self.steps}": self.steps >= 0,
             f"refinement_steps must be at least 0; got {self.refinement_steps}": self.refinement_steps >= 0,
-            f"preset must be one of {', '.join(PRESETS)}; got {self.preset!r}": self.preset in (None, *PRESETS),
+            f"preset must be one of {', '.join(PRESETS)}, or a Preset; got {self.preset!r}": (
+                self.preset is None or self.preset in PRESETS or _is_preset(self.preset)
+            ),
             f"prior_steps must be at least 0; got {self.prior_steps}": self.prior_steps is None
             or self.prior_steps >= 0,
             f"seed must be at least 0 and less than 2**32; got {self.seed}": 0 <= self.seed < 2**32,
@@ -115,3 +122,11 @@ class Settings:
         if self.working_side is None and self.method == "coupled-tv" and self.variant == "mouzon2019":
             return math.inf
         return (self.working_side or WORKING_SIDE) ** 2
+
+
+def _is_preset(value: object) -> bool:
+    if isinstance(value, str):
+        return False
+    from jaxcolor.deep_prior.presets import Preset
+
+    return isinstance(value, Preset)

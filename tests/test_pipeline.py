@@ -123,6 +123,9 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [solver["steps"] for solver in report["solvers"]] == [3]
     assert [(done, total) for _, done, total in told] == [(2, 5), (5, 5)]
     assert told[0][0].startswith("loss: color")
+    given = jc.colorize(photo(40, 60), weights=net, **(settings | {"preset": tiny}))
+    np.testing.assert_array_equal(given.rgb, result.rgb)
+    assert given.report["preset"] == "given"
     again = jc.read_out(jc.GrayImage.from_array(photo(40, 60)), result.distribution, **settings)
     np.testing.assert_array_equal(again, result.rgb)
 
@@ -296,6 +299,7 @@ def test_buckets() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"steps": -1}, "steps"),
         ({"preset": "slow"}, "preset must be one of fast, paper, author"),
+        ({"preset": 3}, "or a Preset; got 3"),
         ({"prior_steps": -1}, "prior_steps"),
         ({"seed": -1}, "seed must"),
         ({"seeds": 0}, "seeds must"),

@@ -2,14 +2,17 @@
 
 import json
 from argparse import ArgumentParser
+from itertools import pairwise
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import deltaE_ciede2000
 
-from benchmarks import quality, refine, upsamplers
+from benchmarks import parameters, quality, refine, upsamplers
 from benchmarks.__main__ import main
-from benchmarks.truth import SETTINGS, distribution_of, halves, two_regions
+from benchmarks.truth import SETTINGS, distribution_of, halves, photo, two_regions
 from jaxcolor.color.distribution import ColorDistribution
 
 FAST = ["gray", "bicubic", "fast bilateral solver"]
@@ -109,11 +112,62 @@ def test_halves_share_no_photo():
     assert second == ["b", "d"]
 
 
-def test_parameters_have_an_option_each():
-    from benchmarks.parameters import Choice
+def test_choices_are_named_by_what_they_change():
+    assert parameters.CoupledTV().changes() == "defaults"
+    assert parameters.CoupledTV(fidelity=0.5, kernel="linear").changes() == "fidelity 0.5, kernel linear"
 
-    assert Choice().changes() == "defaults"
-    assert Choice(fidelity=0.5, spread=0.3).changes() == "fidelity 0.5, spread 0.3"
+
+@pytest.mark.parametrize(
+    ("method", "axis", "center", "labels"),
+    [
+        ("coupled-tv", "kernel", ["steps=5"], ["cubic", "linear", "luminance", "nearest"]),
+        ("coupled-tv", "reduction", ["steps=5"], ["1", "2", "4"]),
+        ("deep-prior", "learning_rate", ["steps=2", "channels=4", "scales=1"], ["0.005", "0.02", "0.04"]),
+    ],
+)
+def test_parameters_are_chosen_on_one_half_and_reported_on_the_other(folder, capsys, method, axis, center, labels):
+    files = ["--json", str(folder / "all.json"), "--plot", str(folder / "all.png")]
+    options = ["--size", "32", "--cell", "4", "--number", "2", "--axes", axis, "--set", *center]
+    main(["parameters", str(folder), "--method", method, *options, *files])
+    printed = capsys.readouterr().out
+    result = json.loads((folder / "all.json").read_text())
+    assert result["photos"] == {"chosen on": ["a.png"], "reported on": ["b.png"]}
+    assert [value for value, _ in result["axes"][axis]] == labels
+    assert set(result["chosen"]) == {"bicubic", *(label for _, label in result["axes"][axis])}
+    # Both files hold the same picture, so what was chosen must come out again.
+    assert {"bicubic", result["center"]} <= set(result["reported"]) <= set(result["chosen"])
+    for label, values in result["reported"].items():
+        np.testing.assert_allclose(np.array(values)[[0, 2]], np.array(result["chosen"][label])[[0, 2]], rtol=1e-3)
+        assert label in printed
+    different = [np.array(result["chosen"][label]) for _, label in result["axes"][axis]]
+    assert all(np.abs(a - b).max() > 1e-6 for a, b in pairwise(different))
+    with Image.open(folder / "all.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_errors_of_the_study_are_those_of_bicubic_by_scikit_image(folder):
+    (path, _) = sorted(folder.glob("*.png"))
+    rows = parameters.measured([path], 32, 4, [])["bicubic"]
+    lab = photo(path, 32)
+    mean = np.asarray(distribution_of(lab[..., 1:], grid=8).mean())
+    chroma = np.stack([np.asarray(jax.image.resize(mean[..., i], (32, 32), "cubic")) for i in (0, 1)], -1)
+    error = deltaE_ciede2000(lab.astype(float), np.dstack([lab[..., :1], chroma]).astype(float))
+    np.testing.assert_allclose(rows[0][1], error.mean(), rtol=1e-4)
+    np.testing.assert_allclose(rows[0][2], np.linalg.norm(chroma, axis=-1).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--axes", "magic"], "choose from fidelity"),
+        (["--set", "magic=1"], "takes NAME=VALUE with a name of fidelity"),
+        (["--set", "steps=many"], "steps must be int; got 'many'"),
+    ],
+)
+def test_unknown_parameters_are_refused(capsys, options, words):
+    with pytest.raises(SystemExit):
+        main(["parameters", *options])
+    assert words in capsys.readouterr().err
 
 
 def test_help_names_every_column():

@@ -16,7 +16,7 @@ _REACH = 2
 _FLOOR = 1e-8
 
 
-# ``python -m benchmarks.parameters FOLDER --number 8 --steps 200 --spread 0.4 --axes uncertainty``, and the same for
+# ``python -m benchmarks parameters FOLDER --number 8 --set steps=200 spread=0.4 --axes uncertainty``, and the same for
 # other axes, on training photos (192², 24×24 cells); ΔE2000 within 4 pixels of color edges / everywhere, of the photos
 # chosen on:
 #                                    clean             degraded

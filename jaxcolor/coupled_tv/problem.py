@@ -40,7 +40,7 @@ DEFAULT_FIDELITY = {"lab": 0.01, "yuv": 0.01}
 """λ when none is given, by color space; that of YUV is taken over from Lab, not measured."""
 GUIDED_FIDELITY = 0.02
 """λ when none is given and guidance is: colors that luminance has led already may be believed more."""
-# ``python -m benchmarks.parameters FOLDER --number 16 --cell 4 --axes fidelity coupling weight_step candidates
+# ``python -m benchmarks parameters FOLDER --number 16 --cell 4 --axes fidelity coupling weight_step candidates
 # enlivening spread`` on training photos (192², 48×48 cells); ΔE2000 within 4 pixels of color edges / everywhere, of
 # those chosen on:
 #                          clean          degraded       the network's own

@@ -11,6 +11,7 @@ from .timing import Table
 # What an iteration with k candidates must read and write at least, in planes of float32: candidates 2k and weights k
 # read, weights written; five dual planes, chroma and its extrapolation read and written; edge strengths read.
 _FLOAT = 4
+_MOST_CHANGE = 25.0
 
 
 def least_bytes(size: int, candidates: int) -> int:
@@ -79,7 +80,8 @@ def draw_quality(
 def parameters_figure(result: Mapping[str, Any]) -> Any:
     """One panel for every axis of :func:`benchmarks.parameters.study`: errors in percent of the center's.
 
-    Solid near color edges, dashed everywhere; the dotted line is at the center's own value.
+    Solid near color edges, dashed everywhere; the dotted line is at the center's own value. What errs more than
+    ``_MOST_CHANGE`` percent leaves its panel, so that the others can be told apart.
     """
     from jaxcolor.plots import new_figure
 
@@ -90,8 +92,10 @@ def parameters_figure(result: Mapping[str, Any]) -> Any:
     figure = new_figure(2.6 * columns, 2.2 * lines + 0.4)
     panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     center = np.array(result["chosen"][result["center"]])
+    least = most = 0.0
     for axes, (name, line) in zip(panels, result["axes"].items(), strict=False):
         change = 100 * (np.array([result["chosen"][label] for _, label in line]) / center - 1)
+        least, most = min(least, change[..., :2].min()), max(most, change[..., :2].max())
         values = [value for value, _ in line]
         for index, column in enumerate(COLUMNS):
             axes.plot(values, change[:, index, 0], ".-", color=f"C{index}", label=column)
@@ -100,6 +104,8 @@ def parameters_figure(result: Mapping[str, Any]) -> Any:
         axes.set_title(name, fontsize=10)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
+    # The panels share one axis.
+    panels[0].set_ylim(1.1 * least - 0.1, min(1.1 * most + 0.1, _MOST_CHANGE))
     for axes in panels[len(result["axes"]) :]:
         axes.axis("off")
     for axes in panels[::columns]:

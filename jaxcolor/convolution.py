@@ -176,9 +176,7 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     seen = stride * (block - 1) + 1, stride * (columns - 1) + 1
     x = jnp.pad(x, ((0, 0), (0, max(0, (blocks * block - 1) * stride + 1 + below - height)), (0, 0), (0, 0)))
 
-    # Nothing is kept for the transposition but the image itself: neighborhoods would be as many times as large as taps.
-    @jax.checkpoint
-    def convolved(number: jax.Array) -> jax.Array:
+    def convolved(kernel: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         corner = (number // blocks, number % blocks * (block * stride), 0, 0)
         near = lax.dynamic_slice(x, corner, (1, seen[0] + below, width, channels))[0]
         neighborhoods = [
@@ -186,9 +184,9 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
             for i in range(0, below + 1, dilation)
             for j in range(0, beside + 1, dilation)
         ]
-        return jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1) @ kernel.reshape(-1, outputs)
+        return kernel, jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1) @ kernel
 
-    result = lax.map(convolved, jnp.arange(images * blocks))
+    _, result = lax.scan(jax.checkpoint(convolved), kernel.reshape(-1, outputs), jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]
 
 

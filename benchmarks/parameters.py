@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 import jaxcolor.coupled_tv as ctv
 from jaxcolor import metrics
@@ -180,7 +181,7 @@ def measured(files: Sequence[Path], size: int, cell: int, choices: Sequence[Choi
     """Mean errors ``[columns, measures]`` over photos by what was changed, bicubic's among them."""
     net = CIC.load()
     rows = []
-    for index, path in enumerate(files):
+    for index, path in enumerate(tqdm(files, "photos", disable=None, leave=False)):
         lab = jnp.asarray(photo(path, size))
         light = np.clip(np.asarray(lab[..., 0]), 0, 100)
         dists = [

@@ -40,8 +40,8 @@ DEFAULT_FIDELITY = {"lab": 0.01, "yuv": 0.01}
 """λ when none is given, by color space; that of YUV is taken over from Lab, not measured."""
 GUIDED_FIDELITY = 0.02
 """λ when none is given and guidance is: colors that luminance has led already may be believed more."""
-# ``python -m benchmarks parameters FOLDER --number 16 --cell 4`` on training photos (192², 48×48 cells); ΔE2000 within 4
-# pixels of color edges / everywhere, of those chosen on; all axes are in notebook 9:
+# ``python -m benchmarks parameters FOLDER --number 16 --cell 4`` on training photos (192², 48×48 cells); ΔE2000 within
+# 4 pixels of color edges / everywhere, of those chosen on; all axes are in notebook 9:
 #                          clean          degraded       the network's own
 #     bicubic              2.143 / 1.284  5.878 / 3.754  11.171 / 10.435
 #     defaults             2.784 / 1.736  4.645 / 3.032  11.592 / 10.332
@@ -49,9 +49,9 @@ GUIDED_FIDELITY = 0.02
 #     λ = 0.04             2.785 / 1.776  4.656 / 3.062  11.629 / 10.390
 #     γ = 60               2.878 / 1.814  4.668 / 3.044  11.565 / 10.301
 #     γ = 1000             2.753 / 1.700  4.655 / 3.040  11.616 / 10.354
-# Of the other half the defaults have 2.781 / 1.892, 4.476 / 3.067, 17.213 / 17.561, and nothing is better by more than
-# 5 % anywhere. So these numbers lie on a plateau, and what the network's colors need is not here. Two of the eight clean
-# photos are moved by registration, by 0.6 cells.
+# Of the other half the defaults have 2.781 / 1.892, 4.476 / 3.067, 17.213 / 17.561, and no best of an axis is better by
+# more than 5 % anywhere. So these numbers lie on a plateau, and what the network's colors need is not here. Two of the
+# eight clean photos are moved by registration, by 0.6 cells.
 DEFAULT_COUPLING = {"lab": 240.0, "yuv": 37.0}
 """γ when none is given. The luma of YUV spans 255 instead of 100, so γ is smaller by 2.55²."""
 # No palette color and no sRGB color is farther from gray; wider than paper A's range, and never active.

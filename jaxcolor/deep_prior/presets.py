@@ -118,10 +118,10 @@ edges were wider. A network that draws the picture whole keeps its colors less w
 a thousand times as large, and colors of which the truth was known were much farther from it. Learning rates from 5e-3
 to 2e-2, falling over 40 or over all steps, end within 0.5 % of the coupled-TV solution's error near edges where the
 distribution is perfect, and within 0.1 % where it is as a network's, never clearly below: what the network changes
-is as often wrong as right. Nor are the means of the pictures of many steps, within 0.1 %; and targets that move to where
-the distribution is likely near the network's own colors gain 1 % where it is perfect, lose as much where it is as a
-network's, and are paler (leads, on six to sixteen training photos). ``python -m benchmarks parameters --method
-deep-prior`` varies its numbers (notebook 9); ``python -m benchmarks deep-prior`` compares it with the others, and with
-itself with one choice changed (``--presets``)."""
+is as often wrong as right. The means of the pictures of many steps come to the same, within 0.1 %; and targets that
+move to where the distribution is likely near the network's own colors gain 1 % where it is perfect, lose as much where
+it is as a network's, and are paler (leads, on six to sixteen training photos). ``python -m benchmarks parameters
+--method deep-prior`` varies its numbers (notebook 9); ``python -m benchmarks deep-prior`` compares it with the others,
+and with itself with one choice changed (``--presets``)."""
 
 PRESETS = {"paper": PAPER, "author": AUTHOR, "fast": FAST}

@@ -11,6 +11,7 @@ from .timing import Table
 # What an iteration with k candidates must read and write at least, in planes of float32: candidates 2k and weights k
 # read, weights written; five dual planes, chroma and its extrapolation read and written; edge strengths read.
 _FLOAT = 4
+# Percent that a panel of the parameter study shows.
 _MOST_CHANGE = 25.0
 
 

@@ -276,7 +276,10 @@ def run(options: argparse.Namespace) -> None:
         varied = [replace(center, **{axis: value}) for axis, values in axes.items() for value in values]
         print_two_regions(options.size, options.cell, [center, *varied])
         return
-    result = study(photo_files(options.folder, options.number), options.size, options.cell, center, axes)
+    files = photo_files(options.folder, options.number)
+    if len(files) < 2:
+        options.refuse("the study needs at least two photos, one to choose on and one to report on")
+    result = study(files, options.size, options.cell, center, axes)
     for title, rows in (("chosen on", result["chosen"]), ("reported on", result["reported"])):
         print(table(f"{title} {len(result['photos'][title])} photos", rows), flush=True)
     if options.json:

@@ -1,8 +1,8 @@
 """How fast jaxcolor is beside its peers and the limit of the machine: one table for each job.
 
 Medians of several repetitions, their spread in brackets, compilation apart, and the ratio to the named row. Peers that
-are not installed are left out and named: PyTorch, scico (``pip install --no-deps scico``, which
-would replace JAX by an older one otherwise), a C compiler for the bound.
+are not installed are left out and named: PyTorch, scico (``pip install --no-deps scico``; with its dependencies it
+replaces JAX by an older one), a C compiler for the bound.
 """
 
 import argparse

@@ -176,6 +176,10 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     seen = stride * (block - 1) + 1, stride * (columns - 1) + 1
     x = jnp.pad(x, ((0, 0), (0, max(0, (blocks * block - 1) * stride + 1 + below - height)), (0, 0), (0, 0)))
 
+    # Nothing is kept for the transposition but the image itself: neighborhoods would be as many times as large as taps.
+    # The kernel is handed from block to block because jax before 0.10 cannot transpose a loop in a
+    # ``platform_dependent`` that closes over what is linear.
+    @jax.checkpoint
     def convolved(kernel: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         corner = (number // blocks, number % blocks * (block * stride), 0, 0)
         near = lax.dynamic_slice(x, corner, (1, seen[0] + below, width, channels))[0]
@@ -186,7 +190,7 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
         ]
         return kernel, jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1) @ kernel
 
-    _, result = lax.scan(jax.checkpoint(convolved), kernel.reshape(-1, outputs), jnp.arange(images * blocks))
+    _, result = lax.scan(convolved, kernel.reshape(-1, outputs), jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]
 
 

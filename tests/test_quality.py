@@ -162,11 +162,12 @@ def test_errors_of_the_study_are_those_of_bicubic_by_scikit_image(folder):
         (["--axes", "magic"], "choose from fidelity"),
         (["--set", "magic=1"], "takes NAME=VALUE with a name of fidelity"),
         (["--set", "steps=many"], "steps must be int; got 'many'"),
+        (["--number", "1"], "at least two photos"),
     ],
 )
-def test_unknown_parameters_are_refused(capsys, options, words):
+def test_what_the_study_cannot_do_is_refused(capsys, folder, options, words):
     with pytest.raises(SystemExit):
-        main(["parameters", *options])
+        main(["parameters", str(folder), *options])
     assert words in capsys.readouterr().err
 
 

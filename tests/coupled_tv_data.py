@@ -24,8 +24,4 @@ def problem(d: Data, dtype=np.float32, space="lab") -> CoupledTVProblem:
 
 def float64():
     """A context in which JAX computes in float64; the setting outside is untouched."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
+    return jax.enable_x64(True)

@@ -20,6 +20,8 @@ was not kept: with it the colors of 19 of 20 training photos were more saturated
 at 2 % more ΔE2000. With 0.3 it was 19 too, at 1 %, but with half the margin."""
 # Root mean square deviations of colors from their mean, in Lab units, between which a cell becomes undecided.
 _DEVIATIONS = 10.0, 20.0
+# Far below any probability that matters, and far above what rounds to 0 when it is divided.
+_LEAST_PROBABILITY = 1e-30
 # Colors that are looked at between two cells, for each one that is kept; more are rarely needed, and always checked.
 _SHORTLIST_FACTOR = 3
 
@@ -45,7 +47,7 @@ class ColorDistribution:
     def __post_init__(self) -> None:
         if not all(hasattr(leaf, "shape") for leaf in (self.probabilities, self.palette)):
             return  # JAX also builds pytrees of axes, shardings, or nothing.
-        shape, colors = jnp.shape(self.probabilities), jnp.shape(self.palette)
+        shape, colors = self.probabilities.shape, self.palette.shape
         if len(shape) < 3 or len(colors) < 2 or colors[-1] != 2 or shape[-1] != colors[-2]:
             raise InputError(
                 f"a ColorDistribution needs probabilities [h, w, Q] and a palette [Q, 2], got {shape} and {colors}"
@@ -60,10 +62,7 @@ class ColorDistribution:
 
         Source: Zhang et al. 2016, equation 5. ``temperature`` > 0.
         """
-        # The floor keeps log(0) and its derivative out; it is far below any probability that matters.
-        floor = jnp.finfo(self.probabilities.dtype).tiny
-        logits = jnp.log(jnp.maximum(self.probabilities, floor)) / temperature
-        return replace(self, probabilities=jax.nn.softmax(logits, axis=-1))
+        return replace(self, probabilities=jax.nn.softmax(_finite_log(self.probabilities) / temperature, axis=-1))
 
     def annealed_mean(self, temperature: float | jax.Array = ANNEALING_TEMPERATURE) -> jax.Array:
         """The read-out of Zhang et al. 2016, equation 5: mean of the annealed distribution, ``[h, w, 2]``."""
@@ -156,7 +155,7 @@ class ColorDistribution:
 
     def entropy(self) -> jax.Array:
         """Entropy ``[h, w]`` in nats, from 0 (certain) to log Q (uniform)."""
-        return jax.scipy.special.entr(self.probabilities).sum(-1)
+        return -(self.probabilities * _finite_log(self.probabilities)).sum(-1)
 
     def upsample(self, shape: tuple[int, int]) -> "ColorDistribution":
         """The distribution on a grid of ``shape``, by bilinear interpolation of the probabilities.
@@ -195,6 +194,12 @@ def strongest_bins(
 ) -> jax.Array:
     """Indices ``[H, W, count]`` into the palette of what :meth:`ColorDistribution.strongest` returns."""
     return _strongest(dist.probabilities, *_arguments(dist, shape, count, padded))[0]
+
+
+def _finite_log(probabilities: jax.Array) -> jax.Array:
+    """log p, finite at 0 together with its derivative, which becomes NaN where it overflows in a chain of them."""
+    floor = max(_LEAST_PROBABILITY, float(jnp.finfo(probabilities.dtype).tiny))
+    return jnp.log(jnp.maximum(probabilities, floor))
 
 
 def _check_count(count: int, colors: int) -> None:

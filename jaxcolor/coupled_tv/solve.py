@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxcolor.coupled_tv.operators import inside
@@ -82,7 +83,7 @@ def start(problem: CoupledTVProblem, solver: Solver, init: Any = None) -> Any:
     if not hasattr(given, "chroma") or not hasattr(given, "weights"):
         raise InputError(f"init must be a Solution or a solver's state, got {type(init).__name__}")
     for name in ("chroma", "weights"):
-        have, want = (jax.tree.map(jnp.shape, getattr(x, name)) for x in (given, expected))
+        have, want = (jax.tree.map(np.shape, getattr(x, name)) for x in (given, expected))
         if have != want:
             raise InputError(f"init does not fit the problem: its {name} have shapes {have}, expected {want}")
     if type(given) is type(expected):

@@ -218,3 +218,11 @@ def test_commit_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert provenance.code_commit() == f"{commit} with local changes"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.code_commit() is None
+
+
+def test_the_weights_that_a_run_began_with_are_noted_once(tmp_path: Path) -> None:
+    origin = {"name": "embedded", "training": {"phases": [1, 2, 3]}}
+    for step, steps in ((0, 100), (50, 100), (100, 200), (150, 200)):
+        provenance.record_phase(tmp_path, step, {"steps": steps}, origin)
+    noted = [(phase["from_step"], phase["steps"], phase.get("init")) for phase in provenance.phases(tmp_path)]
+    assert noted == [(0, 100, origin), (100, 200, None)]

@@ -299,7 +299,7 @@ def train(
     ):
         state = checkpoints.restored(state)
         np.save(folder / "prior.npy", prior)
-        record_phase(folder, int(state.step), asdict(config) | _origin(init))
+        record_phase(folder, int(state.step), asdict(config), _origin(init))
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first)
         numbers, off = range(first, config.steps), not progress_bar
@@ -330,11 +330,11 @@ def train(
     return state
 
 
-def _origin(init: CIC | None) -> dict[str, Any]:
+def _origin(init: CIC | None) -> dict[str, Any] | None:
     """What a run's record says of the weights that it began with."""
     if init is None:
-        return {}
-    return {"init": {name: init.manifest.get(name) for name in ("name", "checksum", "averaged", "training")}}
+        return None
+    return {name: init.manifest.get(name) for name in ("name", "checksum", "averaged", "training")}
 
 
 class _Meter:

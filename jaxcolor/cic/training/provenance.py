@@ -12,8 +12,10 @@ from jaxcolor.files import replacing
 PHASES = "phases.json"
 
 
-def record_phase(folder: Path, step: int, settings: Mapping[str, Any]) -> None:
+def record_phase(folder: Path, step: int, settings: Mapping[str, Any], init: Mapping[str, Any] | None = None) -> None:
     """Note in a run's folder that from ``step`` on it went on with ``settings``, unless it did so before.
+
+    ``init``, what the run began with if not with random weights, is noted in its first phase.
 
     >>> from tempfile import mkdtemp
     >>> folder = Path(mkdtemp())
@@ -24,10 +26,11 @@ def record_phase(folder: Path, step: int, settings: Mapping[str, Any]) -> None:
     """
     before = phases(folder)
     phase = {**settings, "commit": code_commit()}
-    if before and {**before[-1], "from_step": None} == {**phase, "from_step": None}:
+    if before and {**before[-1], "from_step": None, "init": None} == {**phase, "from_step": None, "init": None}:
         return
+    began = {"init": init} if init and not before else {}
     with replacing(folder / PHASES) as temporary:
-        temporary.write_text(json.dumps([*before, {"from_step": step, **phase}], indent=1))
+        temporary.write_text(json.dumps([*before, {"from_step": step, **phase, **began}], indent=1))
 
 
 def phases(folder: Path) -> list[dict[str, Any]]:

@@ -51,13 +51,13 @@ def draw_quality(
     titles: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
     reference: Mapping[str, float],
-    pairs: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
+    pairs: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     folder: Path,
 ) -> list[Path]:
     """Every measure of every photo, a figure for each setting; and photo by photo coupled-tv against another method.
 
-    ``settings`` has the values of each measure by setting and row; ``pairs`` a label, and the errors of the other and
-    of coupled-tv.
+    ``settings`` has the values of each measure by setting and row; ``pairs`` labels, each with the errors of the other
+    and of coupled-tv.
     """
     from jaxcolor.plots import new_figure, panels_figure
 
@@ -66,7 +66,7 @@ def draw_quality(
     if pairs:
         figures["quality-per-photo"] = new_figure(4.5, 4.5)
         axes = figures["quality-per-photo"].add_subplot()
-        for label, theirs, ours in pairs.values():
+        for label, theirs, ours in pairs:
             axes.plot(theirs, ours, "o", alpha=0.7, label=label)
         axes.axline((0, 0), slope=1, color="gray", linestyle="dashed", linewidth=1)
         axes.set(xlabel="best other method", ylabel="coupled-tv", title="error near color edges, a dot for every photo")

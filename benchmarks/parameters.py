@@ -15,7 +15,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Choice(ABC):
 
     def changes(self) -> str:
         """What differs from the defaults."""
-        changed = (f"{name} {_short(value)}" for name, value in asdict(self).items() if value != _default(self, name))
+        values = [(field, getattr(self, field.name)) for field in fields(self)]
+        changed = (f"{field.name} {_short(value)}" for field, value in values if value != field.default)
         return ", ".join(changed) or "defaults"
 
 
@@ -302,10 +303,6 @@ def _with(choice: Choice, assignments: Sequence[str]) -> Choice:
         except ValueError:
             raise ValueError(f"{name} must be {known[name].__name__}; got {value!r}") from None
     return choice
-
-
-def _default(choice: Choice, name: str) -> Any:
-    return type(choice).__dataclass_fields__[name].default
 
 
 def _short(value: Any) -> str:

@@ -93,8 +93,8 @@ def plots(settings: dict[str, Rows], folder: Path) -> list[Path]:
     """Figures of everything measured; without gray, which errs so much more that the others could not be told apart."""
     from .drawings import draw_quality
 
-    known = [key for key, value in means(next(iter(settings.values()))[TRUTH]).items() if np.isfinite(value)]
-    titles = {key: COLUMNS[key][0] for key in known if key != "seconds"}
+    truth = means(next(iter(settings.values()))[TRUTH])
+    titles = {key: title for key, (title, _) in COLUMNS.items() if key != "seconds" and np.isfinite(truth[key])}
     drawn = {
         setting: {
             name: {key: [photo[key] for photo in photos] for key in titles}
@@ -103,13 +103,12 @@ def plots(settings: dict[str, Rows], folder: Path) -> list[Path]:
         }
         for setting, rows in settings.items()
     }
-    truth = means(next(iter(settings.values()))[TRUTH])
     own = {key: truth[key] for key in ("away_from_edges", "alignment", "edge_width", "saturation")}
-    pairs = {}
+    pairs = []
     for setting, rows in settings.items():
         if best := best_peer(rows, "band_delta_e"):
             errors = [[photo["band_delta_e"] for photo in rows[name]] for name in (best, "coupled-tv")]
-            pairs[setting] = (f"{setting}: {best}", *errors)
+            pairs.append((f"{setting}: {best}", *errors))
     return draw_quality(titles, drawn, own, pairs, folder)
 
 

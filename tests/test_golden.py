@@ -7,7 +7,7 @@ from skimage.metrics import mean_squared_error
 from benchmarks.parameters import bicubic
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.coupled_tv import CoupledTVProblem, PrimalDual, solve
-from tests.golden.pictures import METHODS, NAMES, path_of, photo, read, sheet
+from tests.golden.pictures import METHODS, PHOTOS, path_of, photo, read, sheet
 
 # Decibels. Another machine rounds differently: a luminance that differs by 0.01 leaves 60 dB, and 50 dB of the deep
 # prior, whose fit amplifies it.
@@ -19,7 +19,7 @@ def decibels(first, second):
     return 10 * np.log10(255**2 / max(mean_squared_error(first, second), 1e-9))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PHOTOS)
 def test_pictures_are_those_that_were_stored(name):
     """If the change is meant, look at the new pictures and store them: ``python -m tests.golden``."""
     stored = read(path_of(name))
@@ -27,7 +27,7 @@ def test_pictures_are_those_that_were_stored(name):
         assert decibels(stored[method], picture) > FLOORS[method], method
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PHOTOS)
 def test_the_floors_tell_methods_apart_and_color_from_gray(name):
     stored = read(path_of(name))
     gray = np.repeat(np.asarray(photo(name)).mean(-1, keepdims=True).astype(np.uint8), 3, -1)

@@ -1,7 +1,6 @@
 """Plots of an evaluation."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,10 @@ def reliability_figure(evaluation: Evaluation) -> Any:
 def measures_figure(evaluation: Evaluation) -> Any:
     """One panel for every measure, a dot for every row; the truth's own value, where it has one, is a dashed line."""
     titles = {key: title for key, (title, _) in COLUMNS.items()}
-    rows = {name: _known(row) for name, row in evaluation.rows.items() if name != TRUTH}
+    rows = {
+        name: {key: [value] for key, value in row.items()} for name, row in evaluation.rows.items() if name != TRUTH
+    }
     return panels_figure(titles, rows, evaluation.rows[TRUTH])
-
-
-def _known(row: Mapping[str, float | None]) -> dict[str, list[float]]:
-    return {key: [value] for key, value in row.items() if value is not None}
 
 
 def _points(curve: Reliability) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""What every plot begins with."""
+"""What several plots share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,13 @@ def new_figure(width: float, height: float) -> Any:
 
 def panels_figure(
     titles: Mapping[str, str],
-    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    rows: Mapping[str, Mapping[str, Sequence[float | None]]],
     reference: Mapping[str, float | None],
 ) -> Any:
     """One panel for every measure, a line in it for every row: a dot for each value, and a diamond for their mean.
 
-    ``rows`` has the values of each measure by the row's name, where known; ``reference`` a value of the measures that
-    have one, which becomes a dashed line. What is not finite is left out.
+    ``rows`` has the values of each measure by the row's name; ``reference`` a value of the measures that have one,
+    which becomes a dashed line. What is None or not finite is left out.
 
     >>> figure = panels_figure({"psnr": "PSNR"}, {"ours": {"psnr": [30.0, 32.0]}}, {"psnr": None})
     >>> figure.axes[0].get_title()
@@ -40,7 +40,7 @@ def panels_figure(
     panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     for axes, (key, title) in zip(panels, titles.items(), strict=False):
         for index, row in enumerate(rows.values()):
-            values = np.asarray(row.get(key, ()), float)
+            values = np.asarray(row[key], float)
             values = values[np.isfinite(values)]
             several = values.size > 1
             axes.plot(values, np.full(values.shape, index), "o", color="C0", alpha=0.25 if several else 1, markersize=4)

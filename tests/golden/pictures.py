@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
 import jaxcolor as jc
+from benchmarks.truth import photo_files
 
-NAMES = {"portrait": "astronaut.png", "cat": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg"}
+PHOTOS = {path.stem: path for path in photo_files(None)}
 LARGEST_SIDE = 64
 
 Picture = NDArray[np.uint8]
@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]
 
 def photo(name: str) -> Picture:
     """The photo in color, small."""
-    with Image.open(Path(skimage.data.__file__).parent / NAMES[name]) as image:
+    with Image.open(PHOTOS[name]) as image:
         small = image.convert("RGB")
         small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small)

@@ -30,7 +30,7 @@ _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
-_PIXELS_AT_ONCE = 512
+_PIXELS_AT_ONCE = 1024
 # Winograd's way needs channels enough to make its products worth its sums, and an image that stays in the cache. Its
 # program takes half a second more to compile, so the saving must be worth that: above so many multiplications.
 _CHANNELS_FOR_WINOGRAD = 64
@@ -178,7 +178,8 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
 
     # Nothing is kept for the transposition but the image itself: neighborhoods would be as many times as large as taps.
     # The kernel is handed from block to block because jax before 0.10 cannot transpose a loop in a
-    # ``platform_dependent`` that closes over what is linear.
+    # ``platform_dependent`` that closes over what is linear. It lies with the outputs first, so that the transposed
+    # product turns the changes around and not the neighborhoods, which are many times as large.
     @jax.checkpoint
     def convolved(kernel: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         corner = (number // blocks, number % blocks * (block * stride), 0, 0)
@@ -188,9 +189,10 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
             for i in range(0, below + 1, dilation)
             for j in range(0, beside + 1, dilation)
         ]
-        return kernel, jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1) @ kernel
+        lines = jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1)
+        return kernel, lax.dot_general(lines, kernel, (((1,), (1,)), ((), ())))
 
-    _, result = lax.scan(convolved, kernel.reshape(-1, outputs), jnp.arange(images * blocks))
+    _, result = lax.scan(convolved, kernel.reshape(-1, outputs).T, jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]
 
 

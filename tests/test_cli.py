@@ -26,7 +26,8 @@ from jaxcolor.cic.training.data import load_photos
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_state
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
-from jaxcolor.cli import doctor, jobs, parsing
+from jaxcolor.cli import doctor, huge_pages, jobs, parsing
+from jaxcolor.cli.main import main
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
 from tests.conftest import Run
@@ -620,6 +621,45 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     assert (code, out, len(err)) == (1, [], 1)
     assert "no weights 'nothing'" in err[0]
     assert names(tmp_path) == before
+
+
+class Restarted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.arena_max=2"])
+def test_commands_of_many_steps_restart_with_huge_pages(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tunables: str
+) -> None:
+    def execv(program: str, arguments: list[str]) -> None:
+        assert (program, arguments) == (sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        raise Restarted
+
+    def restarted(arguments: list[Any], system: str) -> bool:
+        (tmp_path / "enabled").write_text(system)
+        monkeypatch.setattr(sys, "argv", ["jaxcolor", *map(str, arguments)])
+        try:
+            main()
+        except Restarted:
+            assert os.environ["GLIBC_TUNABLES"].split(":") == [*tunables.split(), "glibc.malloc.hugetlb=1"]
+            assert not restarted(arguments, system)  # nor again
+            monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+            return True
+        return False
+
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(huge_pages, "_OF_THE_SYSTEM", tmp_path / "enabled")
+    colorize, training, on_request = ["colorize", tmp_path / "none.png"], train_arguments(tmp_path), "always [madvise]"
+    assert not restarted(colorize, on_request)
+    for arguments in ([*colorize, "--method", "deep-prior"], training):
+        assert restarted(arguments, on_request)
+        assert not restarted(arguments, "[always] madvise")
+        assert not restarted(arguments, "madvise [never]")
+        assert run(*arguments)[0] == 1  # of another program, which goes on
+        assert os.environ["GLIBC_TUNABLES"] == tunables
+    monkeypatch.setattr(huge_pages, "_OF_THE_SYSTEM", tmp_path / "elsewhere")
+    assert not restarted(training, on_request)
 
 
 @pytest.mark.slow

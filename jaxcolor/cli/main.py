@@ -13,6 +13,7 @@ from io import TextIOWrapper
 import jaxcolor
 from jaxcolor.cache import cache_directory
 from jaxcolor.cli import bench, colorize, demo, doctor, evaluate, refine, train, weights
+from jaxcolor.cli.huge_pages import restart_with_huge_pages
 from jaxcolor.cli.parsing import EXIT_FAILURE, EXIT_INTERRUPTED, OneLineParser, one_line
 from jaxcolor.errors import InputError
 
@@ -46,6 +47,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Ctrl-C works the same for a process that a script started in the background, where Python ignores it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     args = build_parser().parse_args(arguments)
+    # Commands of many steps of one network; elsewhere huge pages are worth nothing. Only if this process is ours.
+    if arguments is None and (args.command == "train" or getattr(args, "method", None) == "deep-prior"):
+        restart_with_huge_pages()
     _set_environment()
     try:
         with warnings.catch_warnings():

@@ -77,11 +77,15 @@ def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: in
 
 
 def machine() -> dict[str, str]:
-    """Processor, number of cores, versions and commit."""
+    """Processor, number of cores, versions, commit, and how memory is taken where that is not as usual.
+
+    ``jaxcolor train`` and the deep prior's command run with ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``.
+    """
     import jax
 
     folder = Path(__file__).resolve().parent
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    tunables = os.environ.get("GLIBC_TUNABLES")
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -89,6 +93,7 @@ def machine() -> dict[str, str]:
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "commit": commit.stdout.strip() or "unknown",
+        **({"GLIBC_TUNABLES": tunables} if tunables else {}),
     }
 
 

@@ -11,7 +11,7 @@ import jaxcolor.coupled_tv as ctv
 from benchmarks import energy
 from benchmarks.__main__ import main
 from benchmarks.drawings import draw
-from benchmarks.timing import Table, Timing
+from benchmarks.timing import Table, Timing, machine
 
 
 def test_options_without_a_name_are_those_of_speed(tmp_path, capsys):
@@ -20,6 +20,14 @@ def test_options_without_a_name_are_those_of_speed(tmp_path, capsys):
     assert made["tables"][0]["title"] in capsys.readouterr().out
     assert list(made["tables"][0]["rows"]) == ["jaxcolor", "optax", "by sorting"]
     assert made["machine"]["cores"]
+
+
+def test_the_machine_says_how_memory_is_taken(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    usual = machine()
+    assert "GLIBC_TUNABLES" not in usual
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert machine() == usual | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def test_the_command_of_the_package_prints_the_same_tables(run):

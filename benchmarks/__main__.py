@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from jaxcolor.cli.huge_pages import restart_with_huge_pages
+
 COMMANDS = {
     "speed": "solver iterations beside their peers",
     "quality": "the halo benchmark: colors against the truth",
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     options = parser.parse_args(given)
+    if arguments is None and options.command == "deep-prior":  # as the command that it measures
+        restart_with_huge_pages()
     options.run(options)
 
 

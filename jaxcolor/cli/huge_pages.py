@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _SETTING = "glibc.malloc.hugetlb"
@@ -20,7 +21,8 @@ def restart_with_huge_pages() -> None:
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, f"{_SETTING}=1")))
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    with suppress(OSError):  # then this process goes on without
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _on_request() -> bool:

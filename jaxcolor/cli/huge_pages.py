@@ -13,14 +13,14 @@ def restart_with_huge_pages() -> None:
     """Start this process anew with an allocator that asks Linux for huge pages; return where nothing is to be won.
 
     A program of XLA:CPU gives its memory back at every end, so a training step touches hundreds of megabytes for the
-    first time, and in pages of 4 KB that takes a quarter of its time. Linux hands out pages of 2 MB to who asks, and
-    glibc (2.35) asks if ``GLIBC_TUNABLES`` says so, which it reads when a process starts and never again.
+    first time, and in pages of 4 KB that is a good part of its time (``python -m benchmarks speed --only networks``,
+    with and without the setting). Linux hands out pages of 2 MB to who asks, and glibc (2.35) asks if
+    ``GLIBC_TUNABLES`` says so, which it reads when a process starts and never again. A user's own choice stays.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _SETTING in tunables or not _on_request():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, f"{_SETTING}=1")))
-    sys.stdout.flush()
     with suppress(OSError):  # then this process goes on without
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -21,7 +21,13 @@ from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import batches, make_batch
 from jaxcolor.cic.training.log import TrainingLog
-from jaxcolor.cic.training.loss import cross_entropy, empirical_prior, luminance_and_targets, rebalanced_loss
+from jaxcolor.cic.training.loss import (
+    cross_entropy,
+    empirical_prior,
+    luminance_and_targets,
+    rebalanced_loss,
+    retouched,
+)
 from jaxcolor.cic.training.provenance import code_commit, record_phase
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.color.spaces import lab_to_srgb
@@ -163,17 +169,16 @@ def make_step(
     """
     network, optimiser = CICNetwork(config.width, normalised=True), _optimiser(config)
 
-    def loss(params: Variables, batch_stats: Variables, rgb: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(params: Variables, state: TrainingState, rgb: jax.Array) -> tuple[jax.Array, Any]:
         luminance, ab = luminance_and_targets(rgb)
-        variables = {"params": params, "batch_stats": batch_stats}
+        luminance = retouched(luminance, jax.random.fold_in(jax.random.key(config.seed), state.step))
+        variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updated = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
         value, plain = rebalanced_loss(logits, ab, class_weights)
         return value, (plain, updated["batch_stats"])
 
     def step(state: TrainingState, rgb: jax.Array) -> tuple[TrainingState, jax.Array]:
-        (value, (plain, batch_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, state.batch_stats, rgb
-        )
+        (value, (plain, batch_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, rgb)
         updates, moments = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         # Early on the average forgets quickly, so that the random start does not linger.

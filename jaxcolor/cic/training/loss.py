@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,9 @@ from jaxcolor.color.spaces import srgb_to_lab
 
 # A crop counts as gray when no |a*| or |b*| exceeds this (released training code).
 GRAY_CHROMA = 5.0
+# Of the retouching: range of the logarithm of the exponent of the tone, and of how much detail is added.
+TONE = (-0.25, 0.25)
+SHARPENING = (-0.5, 0.7)
 
 
 def luminance_and_targets(rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -26,6 +30,26 @@ def luminance_and_targets(rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
     n, h, w, _ = lab.shape
     cells = lab[..., 1:].reshape(n, h // GRID_STRIDE, GRID_STRIDE, w // GRID_STRIDE, GRID_STRIDE, 2)
     return lab[..., :1], cells.mean((2, 4))
+
+
+def retouched(luminance: jax.Array, key: jax.Array) -> jax.Array:
+    """Photos ``[N, H, W, 1]`` as other cameras or programs might have made them of the same scenes.
+
+    Each gets a tone curve, ``100 (L* / 100)^γ``, and is sharpened or blurred (by a multiple of what a mean over 3x3
+    pixels takes away), both drawn from ``key``. Derived, to keep a network from relying on either.
+
+    >>> plain = jnp.full((2, 8, 8, 1), 50.0)
+    >>> other = retouched(plain, jax.random.key(0))
+    >>> bool(jnp.all((other > 40) & (other < 60))), bool(jnp.ptp(other) > 0)
+    (True, True)
+    """
+    tone, sharpening = (
+        jax.random.uniform(k, (len(luminance), 1, 1, 1), minval=low, maxval=high)
+        for k, (low, high) in zip(jax.random.split(key), (TONE, SHARPENING), strict=True)
+    )
+    curved = 100 * jnp.clip(luminance / 100, 0, 1) ** jnp.exp(tone)
+    smooth = nn.avg_pool(curved, (3, 3), padding="SAME", count_include_pad=False)
+    return jnp.clip(curved + sharpening * (curved - smooth), 0, 100)
 
 
 def cross_entropy(logits: jax.Array, ab: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -22,7 +22,14 @@ from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, train, trained_network
-from jaxcolor.cic.training.loss import empirical_prior, luminance_and_targets, rebalanced_loss
+from jaxcolor.cic.training.loss import (
+    SHARPENING,
+    TONE,
+    empirical_prior,
+    luminance_and_targets,
+    rebalanced_loss,
+    retouched,
+)
 from jaxcolor.cic.training.provenance import code_commit, phases
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
@@ -164,6 +171,36 @@ def test_targets_are_the_mean_colors_of_the_cells(photos: list[np.ndarray]) -> N
     for i, j in [(0, 0), (3, 1), (2, 3)]:
         want = lab[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4, 1:].mean((1, 2))
         np.testing.assert_allclose(ab[:, i, j], want, atol=1e-3)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(2, 9), st.integers(2, 9))
+def test_a_retouched_photo_has_one_tone_curve_and_one_sharpness(seed: int, height: int, width: int) -> None:
+    """Two pixels of a flat photo beside the drawn one tell the tone; then one pixel tells the sharpening of all."""
+    photo = np.random.default_rng(seed).uniform(40, 60, (1, height, width, 1)).astype(np.float32)
+    key = jax.random.key(seed)
+    flat, got = (np.asarray(retouched(jnp.asarray(x), key), np.float64) for x in (0 * photo + 50, photo))
+    np.testing.assert_allclose(flat, flat.flat[0], rtol=1e-5)
+    exponent = np.log(flat.flat[0] / 100) / np.log(0.5)
+    assert TONE[0] <= np.log(exponent) <= TONE[1]
+    curved = 100 * (photo[0, ..., 0].astype(np.float64) / 100) ** exponent
+    detail = np.array(
+        [
+            [curved[i, j] - curved[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean() for j in range(width)]
+            for i in range(height)
+        ]
+    )
+    difference = got[0, ..., 0] - curved
+    clearest = np.abs(detail).argmax()
+    amount = difference.flat[clearest] / detail.flat[clearest]
+    assert SHARPENING[0] - 1e-3 <= amount <= SHARPENING[1] + 1e-3
+    np.testing.assert_allclose(got[0, ..., 0], curved + amount * detail, atol=1e-2)
+
+
+def test_every_photo_of_a_batch_is_retouched_in_its_own_way() -> None:
+    photos = jnp.broadcast_to(jnp.linspace(20, 80, 8)[:, None], (4, 8, 8))[..., None]
+    got = np.asarray(retouched(photos, jax.random.key(0)))
+    assert len({tuple(photo.ravel()) for photo in got}) == 4
+    assert got.shape == photos.shape
 
 
 @pytest.mark.parametrize("uniform_share", [0.5, 1.0])

@@ -36,6 +36,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "--width", type=float, help="channels, 1 as published (default: that of --init, or 0.25 without)"
     )
     parser.add_argument("--size", type=int, default=128, help="side of the crops (default: %(default)s)")
+    parser.add_argument(
+        "--least-share",
+        type=float,
+        default=0.45,
+        metavar="SHARE",
+        help="of a photo's sides that a crop covers at least; 1 is the whole photo (default: %(default)s)",
+    )
     parser.add_argument("--batch", type=int, default=32, help="crops per step (default: %(default)s)")
     parser.add_argument(
         "--steps", type=int, default=20_000, help="in total, resumed ones included (default: %(default)s)"
@@ -89,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
     init = None if args.init is None else CIC.load(args.init)
     width = args.width or (0.25 if init is None else init.width)
-    names = ("size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "seed")
+    names = ("size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "least_share", "seed")
     config = TrainingConfig(width=width, **{name: getattr(args, name) for name in names})
     repetitions = dict(args.repeat)
     photos = load_photos(args.folders)
@@ -144,6 +151,7 @@ def _check(args: argparse.Namespace) -> None:
         ),
         f"--learning-rate must be a positive number; got {args.learning_rate}": 0 < args.learning_rate < math.inf,
         f"--uniform-share must be above 0 and at most 1; got {args.uniform_share}": 0 < args.uniform_share <= 1,
+        f"--least-share must be above 0 and at most 1; got {args.least_share}": 0 < args.least_share <= 1,
         f"--seed must be at least 0; got {args.seed}": args.seed >= 0,
         f"--validation-share must be between 0 and 1; got {args.validation_share}": 0 < args.validation_share < 1,
         f"--devices must be at least 1; got {args.devices}": args.devices is None or args.devices >= 1,

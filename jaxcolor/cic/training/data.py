@@ -15,10 +15,11 @@ from PIL import Image, ImageOps
 from jaxcolor.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# Crops cover this share of the photo's short side, and are squeezed by up to this factor in one direction,
-# because prediction squeezes whole photos of any aspect to a square.
-CROP_SHARE = (0.45, 1.0)
-SQUEEZE = 1.33
+# Windows have the photo's aspect, changed by up to this factor, because prediction squeezes whole photos of any aspect
+# to a square.
+SQUEEZE = 1.2
+# A crop covers at least this share of the sides of its photo.
+LEAST_SHARE = 0.45
 # Gray photos teach nothing: Zhang et al. keep photos with some |a*| or |b*| above 5; on RGB, about this spread.
 MINIMAL_COLOR_SPREAD = 12
 GRAY = "gray"
@@ -131,36 +132,47 @@ def _decode(path: Path, side: int | None) -> np.ndarray | str:
 
 
 def batches(
-    images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int
+    images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int, least_share: float = LEAST_SHARE
 ) -> Generator[np.ndarray, None, None]:
     """Endless batches uint8 ``[count, size, size, 3]`` of random crops, from step ``first_step`` on.
 
     The batch of a step depends on ``seed`` and the step alone, so a resumed run sees what an uninterrupted one sees.
     Crops are made by a few threads ahead of time.
     """
+    make = partial(make_batch, images, size, count, seed, least_share=least_share)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        ahead = [pool.submit(make_batch, images, size, count, seed, first_step + i) for i in range(4)]
+        ahead = [pool.submit(make, first_step + i) for i in range(4)]
         step = first_step + len(ahead)
         while True:
             yield ahead.pop(0).result()
-            ahead.append(pool.submit(make_batch, images, size, count, seed, step))
+            ahead.append(pool.submit(make, step))
             step += 1
 
 
-def make_batch(images: Sequence[np.ndarray], size: int, count: int, seed: int, step: int) -> np.ndarray:
+def make_batch(
+    images: Sequence[np.ndarray], size: int, count: int, seed: int, step: int, least_share: float = LEAST_SHARE
+) -> np.ndarray:
     """The batch of one step; see :func:`batches`."""
     random = np.random.default_rng((seed, step))
     chosen = random.integers(len(images), size=count)
-    return np.stack([random_crop(images[i], size, random) for i in chosen])
+    return np.stack([random_crop(images[i], size, random, least_share) for i in chosen])
 
 
-def random_crop(image: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """A random window of the photo, resized to ``size`` x ``size`` with anti-aliasing, mirrored half of the time."""
+def random_crop(
+    image: np.ndarray, size: int, random: np.random.Generator, least_share: float = LEAST_SHARE
+) -> np.ndarray:
+    """A random window of the photo, squeezed to ``size`` x ``size`` with anti-aliasing, mirrored half of the time.
+
+    Its sides are those of the photo times a share between ``least_share`` and 1, and a little more or less.
+    """
     height, width = image.shape[:2]
-    side = min(height, width) * random.uniform(*CROP_SHARE)
-    squeeze = SQUEEZE ** random.uniform(-0.5, 0.5)
-    box_width, box_height = min(width, side * squeeze), min(height, side / squeeze)
+    share, squeeze = random.uniform(least_share, 1), SQUEEZE ** random.uniform(-1, 1)
+    box_width, box_height = width * min(1, share * squeeze), height * min(1, share / squeeze)
     left, top = random.uniform(0, width - box_width), random.uniform(0, height - box_height)
     box = (left, top, left + box_width, top + box_height)
-    crop = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)
-    return np.asarray(crop)[:, :: random.choice((-1, 1))]
+    return squeezed(image, size, box)[:, :: random.choice((-1, 1))]
+
+
+def squeezed(image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+    """The whole photo, or the window (left, top, right, bottom) of it, as a square."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box))

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from jaxcolor.cic.network import HEAD, CICNetwork, merged, random_variables, unmerged
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
-from jaxcolor.cic.training.data import batches, make_batch
+from jaxcolor.cic.training.data import LEAST_SHARE, batches, make_batch, squeezed
 from jaxcolor.cic.training.log import TrainingLog
 from jaxcolor.cic.training.loss import (
     cross_entropy,
@@ -31,13 +31,13 @@ from jaxcolor.cic.training.loss import (
 from jaxcolor.cic.training.provenance import code_commit, record_phase
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.color.spaces import lab_to_srgb
-from jaxcolor.constants import ANNEALING_TEMPERATURE
+from jaxcolor.constants import ANNEALING_TEMPERATURE, RESOLUTION
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 
 Variables = dict[str, Any]
 MINIMAL_VARIANCE_OF_SQUARES = 0.99
-VALIDATION_SEED, VALIDATION_SIZE = 2**31 - 1, 128
+VALIDATION_SIZE, MOST_VALIDATED = RESOLUTION, 256
 STATISTICS_SEED, STATISTICS_BATCHES = 2**31 - 2, 12
 SAMPLES = 6
 # The first predictions are close to the prior. The learning rate of Adam is this share of Muon's.
@@ -56,6 +56,8 @@ class TrainingConfig:
     "loss" the class weights w multiply the loss, as published; its minimiser is p w / Σ p w where that of the plain
     loss is p. With "prediction" the loss is plain, its gradients vary less, and the weights multiply what the network
     predicts (Menon et al. 2021, "Long-tail learning via logit adjustment").
+
+    A crop covers at least ``least_share`` of its photo's sides.
     """
 
     width: float = 0.25
@@ -70,6 +72,7 @@ class TrainingConfig:
     uniform_share: float = 0.5
     rebalance: Literal["loss", "prediction"] = "prediction"
     average: float = 0.999
+    least_share: float = LEAST_SHARE
     seed: int = 0
 
     def rate(self, step: jax.Array) -> jax.Array:
@@ -109,7 +112,7 @@ def state_from(net: CIC, config: TrainingConfig, images: Sequence[np.ndarray], p
     """
     if net.width != config.width:
         raise InputError(f"the width must be that of the weights to start from, {net.width:g}; got {config.width:g}")
-    luminance, _ = luminance_and_targets(jnp.asarray(make_batch(images, config.size, config.batch, STATISTICS_SEED, 0)))
+    luminance, _ = luminance_and_targets(jnp.asarray(_statistics_batch(config, images, 0)))
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(net.variables))
     head, scale = variables["params"][HEAD], net.logit_scale
     bias = scale * head["bias"] + jnp.log(config.class_weights(prior))
@@ -122,6 +125,10 @@ def _state_before_a_step(config: TrainingConfig, variables: Variables) -> Traini
     # Copies, because the compiled step may not be given one buffer twice to write over.
     stats, average = jax.tree.map(jnp.copy, (variables["batch_stats"], params))
     return TrainingState(jnp.zeros((), jnp.int32), params, stats, average, _optimiser(config).init(params))
+
+
+def _statistics_batch(config: TrainingConfig, images: Sequence[np.ndarray], number: int) -> np.ndarray:
+    return make_batch(images, config.size, config.batch, STATISTICS_SEED, number, config.least_share)
 
 
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
@@ -199,8 +206,7 @@ def make_averaged_variables(
     taken anew over a few training batches.
     """
     network = CICNetwork(config.width, momentum=0.0, normalised=True)
-    seeds = range(STATISTICS_BATCHES)
-    crops = [make_batch(images, config.size, config.batch, STATISTICS_SEED, i) for i in seeds]
+    crops = [_statistics_batch(config, images, i) for i in range(STATISTICS_BATCHES)]
 
     @jax.jit
     def statistics(state: TrainingState, rgb: jax.Array) -> Variables:
@@ -221,11 +227,12 @@ def make_validation(
 ) -> Callable[[TrainingState], tuple[dict[str, float], np.ndarray]]:
     """A function of the state: held-out cross-entropy and error of the mean color, beside those without a network.
 
-    Its second value is a sheet, uint8 ``[3 size, 6 size, 3]``: held-out crops in gray, colorized, and as they are.
+    Of whole photos, squeezed as prediction does. Its second value is a sheet, uint8 ``[3 size, 6 size, 3]``: some of
+    them in gray, colorized, and as they are.
     """
     averaged_variables = make_averaged_variables(config, training)
     network, palette = CICNetwork(config.width), jnp.asarray(ab_bins())
-    crops = [make_batch(validation, VALIDATION_SIZE, 32, VALIDATION_SEED, i) for i in range(8)]
+    photos = [squeezed(image, VALIDATION_SIZE)[None] for image in validation[:MOST_VALIDATED]]
     # A rebalanced loss adds the log class weights to the log-probabilities; they are taken off again. The pictures are
     # vivid, with the class weights on.
     offset = jnp.log(config.class_weights(prior))
@@ -240,15 +247,16 @@ def make_validation(
         baseline = jnp.broadcast_to(jnp.log(prior), logits.shape)
         squares = ((mean - ab) ** 2).sum(-1).mean() / 2, (ab**2).sum(-1).mean() / 2
         entropies = cross_entropy(logits, ab)[0].mean(), cross_entropy(baseline, ab)[0].mean()
-        vivid = jnp.matmul(jax.nn.softmax(rebalanced[:SAMPLES] / ANNEALING_TEMPERATURE), palette, precision="highest")
-        return jnp.stack([*entropies, *squares]), sample_sheet(rgb[:SAMPLES], luminance[:SAMPLES], vivid)
+        vivid = jnp.matmul(jax.nn.softmax(rebalanced / ANNEALING_TEMPERATURE), palette, precision="highest")
+        return jnp.stack([*entropies, *squares]), sample_sheet(rgb, luminance, vivid)
 
     def validate(state: TrainingState) -> tuple[dict[str, float], np.ndarray]:
         variables = averaged_variables(state)
-        measured = [measure(variables, crop) for crop in crops]
+        measured = [measure(variables, rgb) for rgb in photos]
         values = np.mean([numbers for numbers, _ in measured], 0)
         names = ("cross_entropy", "cross_entropy_prior", "ab_rmse", "ab_rmse_gray")
-        return dict(zip(names, [*values[:2], *np.sqrt(values[2:])], strict=True)), np.asarray(measured[0][1])
+        measures = dict(zip(names, [*values[:2], *np.sqrt(values[2:])], strict=True))
+        return measures, np.concatenate([sheet for _, sheet in measured[:SAMPLES]], 1)
 
     return validate
 
@@ -306,7 +314,7 @@ def train(
         np.save(folder / "prior.npy", prior)
         record_phase(folder, int(state.step), asdict(config), _origin(init))
         first = int(state.step)
-        source = batches(training, config.size, config.batch, config.seed, first)
+        source = batches(training, config.size, config.batch, config.seed, first, config.least_share)
         numbers, off = range(first, config.steps), not progress_bar
         progress = tqdm(numbers, initial=first, total=config.steps, unit="step", smoothing=0.05, disable=off)
         meter = _Meter()

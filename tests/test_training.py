@@ -20,7 +20,7 @@ import jaxcolor
 from jaxcolor.cic.network import CICNetwork, merged
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
-from jaxcolor.cic.training.data import batches, load_photos, make_batch, random_crop
+from jaxcolor.cic.training.data import SQUEEZE, batches, load_photos, make_batch, random_crop
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, train, trained_network
 from jaxcolor.cic.training.loss import (
     SHARPENING,
@@ -163,6 +163,19 @@ def test_crops_of_any_photo_stay_within_its_colors(height: int, width: int, seed
     np.testing.assert_allclose(crop, np.broadcast_to(image[:1, :1], crop.shape), atol=1)
 
 
+@given(st.floats(0.05, 1), st.integers(0, 2**31 - 1))
+def test_crops_cover_the_share_of_the_sides_asked_for(least_share: float, seed: int) -> None:
+    """In a photo whose red and green tell where a pixel is."""
+    rows, columns = np.mgrid[:150, :220]
+    photo = np.uint8(np.stack([rows / 149 * 250, columns / 219 * 250, 0 * rows], -1))
+    crop = random_crop(photo, 50, np.random.default_rng(seed), least_share).astype(int)
+    # Between the centers of the outer pixels lie 49 / 50 of the window.
+    height, width = (np.ptp(crop[..., i]) / 250 * 50 / 49 for i in (0, 1))
+    assert min(height, width) > least_share / SQUEEZE - 0.03
+    assert height / width < SQUEEZE**2 * 1.1 + 0.03 / width
+    assert width / height < SQUEEZE**2 * 1.1 + 0.03 / height
+
+
 def test_targets_are_the_mean_colors_of_the_cells(photos: list[np.ndarray]) -> None:
     rgb = make_batch(photos, 16, 2, 0, 0)
     luminance, ab = luminance_and_targets(jnp.asarray(rgb))
@@ -265,7 +278,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     samples = sorted((tmp_path / "through" / "samples").iterdir())
     assert [path.name for path in samples] == [f"{step:07d}.png" for step in range(1, 7)]
     with Image.open(samples[0]) as sheet:
-        assert sheet.size == (loop.SAMPLES * CONFIG.size, 3 * CONFIG.size)
+        assert sheet.size == (len(photos) * CONFIG.size, 3 * CONFIG.size)
     np.testing.assert_allclose(np.load(tmp_path / "through" / "prior.npy").sum(), 1, rtol=1e-5)
     # The finished run has nothing left to do.
     assert_same(train(CONFIG, photos, photos, tmp_path / "through"), through)

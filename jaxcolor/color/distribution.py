@@ -1,5 +1,6 @@
 """Distributions over a palette of colors on a grid of pixels, and what can be read out of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -164,8 +165,7 @@ class ColorDistribution:
         clamped. Mouzon et al. 2019 up-sample probabilities, not colors; the kernel is our choice. Needs
         ``4 Q`` bytes a pixel: 1.3 kB for 313 bins; see :meth:`strongest` for the blocked version.
         """
-        rows, columns = (_interpolation(n, n, m) for n, m in zip(shape, self.probabilities.shape[:2], strict=True))
-        return replace(self, probabilities=_blend(_blend(self.probabilities, rows, 0), columns, 1))
+        return replace(self, probabilities=enlarged(self.probabilities, shape, shape))
 
     def strongest(
         self, shape: tuple[int, int], count: int, padded: tuple[int, int] | None = None
@@ -187,6 +187,27 @@ class ColorDistribution:
     def modes(self) -> jax.Array:
         """Index ``[h, w]`` of the most probable color of every cell."""
         return jnp.argmax(self.probabilities, axis=-1)
+
+
+def enlarged(cells: jax.Array, sizes: Sequence[int | jax.Array], padded: Sequence[int]) -> jax.Array:
+    """Values ``[h, w, ...]`` of cells at the pixels of an image, ``[H, W, ...]``: bilinear, clamped at the border.
+
+    ``padded`` is (H, W); the image has ``sizes``, which may be traced, and lies in the top left corner.
+
+    >>> enlarged(jnp.array([[0.0, 1.0]]), (1, 4), (1, 4)).tolist()
+    [[0.0, 0.25, 0.75, 1.0]]
+    """
+    rows, columns = (_interpolation(*n) for n in zip(padded, sizes, cells.shape[:2], strict=True))
+    return _blend(_blend(cells, rows, 0), columns, 1)
+
+
+def places(samples: int, size: int | jax.Array, cells: int) -> jax.Array:
+    """Where the first ``samples`` of ``size`` pixels lie among ``cells``: the center of cell i is i.
+
+    >>> places(4, 4, 2).tolist()
+    [-0.25, 0.25, 0.75, 1.25]
+    """
+    return (jnp.arange(samples, dtype=jnp.float32) + 0.5) * (cells / size) - 0.5
 
 
 def strongest_bins(
@@ -235,8 +256,7 @@ _Taps = tuple[jax.Array, jax.Array, jax.Array]
 
 def _interpolation(samples: int, size: int | jax.Array, cells: int) -> _Taps:
     """Bilinear taps over ``cells`` of the first ``samples`` of ``size`` pixels: lower, upper, share of the upper."""
-    position = (jnp.arange(samples, dtype=jnp.float32) + 0.5) * (cells / size) - 0.5
-    position = jnp.clip(position, 0, cells - 1)
+    position = jnp.clip(places(samples, size, cells), 0, cells - 1)
     lower = jnp.minimum(position.astype(jnp.int32), max(cells - 2, 0))
     return lower, jnp.minimum(lower + 1, cells - 1), position - lower
 

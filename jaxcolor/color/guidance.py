@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
 
-from jaxcolor.color.distribution import ColorDistribution, strongest_bins
+from jaxcolor.color.distribution import ColorDistribution, enlarged, places, strongest_bins
 from jaxcolor.errors import InputError
 
 # Cells on each side of a pixel's own that are looked at: beyond, the spread below leaves next to nothing.
@@ -126,10 +125,10 @@ def _weights(
     """The sum of :func:`strongest_by_luminance`, normalised, one neighboring cell after the other."""
     probabilities = dist.probabilities
     rows, columns = (
-        _places(n, size, cells) for n, size, cells in zip(luminance.shape, sizes, probabilities.shape[:2], strict=True)
+        places(n, size, cells) for n, size, cells in zip(luminance.shape, sizes, probabilities.shape[:2], strict=True)
     )
     of_cell = _cell_means(luminance, sizes, probabilities.shape[:2])
-    uncertain = 1 + _bilinear(dist.variance(), rows, columns) / guidance.uncertainty
+    uncertain = 1 + enlarged(dist.variance(), sizes, luminance.shape) / guidance.uncertainty
     side = 2 * _REACH + 1
 
     def listen(index: jax.Array, total: jax.Array) -> jax.Array:
@@ -147,20 +146,10 @@ def _weights(
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / bins.shape[-1])
 
 
-def _places(samples: int, size: int | jax.Array, cells: int) -> jax.Array:
-    """Where the pixels lie on the grid: the center of cell i is i."""
-    return (jnp.arange(samples, dtype=jnp.float32) + 0.5) * (cells / size) - 0.5
-
-
-def _neighbor(places: jax.Array, offset: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
+def _neighbor(at: jax.Array, offset: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
     """Index of the cell ``offset`` away from each pixel's own, repeated at the border, and the signed distance."""
-    cell = jnp.round(places).astype(jnp.int32) + offset
-    return jnp.clip(cell, 0, cells - 1), cell - places
-
-
-def _bilinear(cells: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """A plane on the grid at the pixels' places, repeated beyond the border."""
-    return map_coordinates(cells, jnp.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
+    cell = jnp.round(at).astype(jnp.int32) + offset
+    return jnp.clip(cell, 0, cells - 1), cell - at
 
 
 def _cell_means(luminance: jax.Array, sizes: Sequence[jax.Array], grid: Sequence[int]) -> jax.Array:
@@ -168,7 +157,7 @@ def _cell_means(luminance: jax.Array, sizes: Sequence[jax.Array], grid: Sequence
     means = luminance
     for axis, (size, cells) in enumerate(zip(sizes, grid, strict=True)):
         samples = luminance.shape[axis]
-        distance = jnp.abs(_places(samples, size, cells) - jnp.arange(cells)[:, None])
+        distance = jnp.abs(places(samples, size, cells) - jnp.arange(cells)[:, None])
         taps = jnp.maximum(1 - distance / jnp.maximum(cells / jnp.asarray(size, jnp.float32), 1), 0)
         taps = jnp.where(jnp.arange(samples) < size, taps, 0)
         taps = (taps / taps.sum(1, keepdims=True)).astype(luminance.dtype)

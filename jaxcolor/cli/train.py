@@ -35,7 +35,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--width", type=float, help="channels, 1 as published (default: that of --init, or 0.25 without)"
     )
-    parser.add_argument("--size", type=int, default=128, help="side of the crops (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        help="side of the crops; end with 256, as it will predict (default: %(default)s)",
+    )
     parser.add_argument(
         "--least-share",
         type=float,

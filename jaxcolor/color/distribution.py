@@ -165,7 +165,7 @@ class ColorDistribution:
         clamped. Mouzon et al. 2019 up-sample probabilities, not colors; the kernel is our choice. Needs
         ``4 Q`` bytes a pixel: 1.3 kB for 313 bins; see :meth:`strongest` for the blocked version.
         """
-        return replace(self, probabilities=enlarged(self.probabilities, shape, shape))
+        return replace(self, probabilities=interpolated(self.probabilities, shape, shape))
 
     def strongest(
         self, shape: tuple[int, int], count: int, padded: tuple[int, int] | None = None
@@ -189,12 +189,12 @@ class ColorDistribution:
         return jnp.argmax(self.probabilities, axis=-1)
 
 
-def enlarged(cells: jax.Array, sizes: Sequence[int | jax.Array], padded: Sequence[int]) -> jax.Array:
+def interpolated(cells: jax.Array, sizes: Sequence[int | jax.Array], padded: Sequence[int]) -> jax.Array:
     """Values ``[h, w, ...]`` of cells at the pixels of an image, ``[H, W, ...]``: bilinear, clamped at the border.
 
     ``padded`` is (H, W); the image has ``sizes``, which may be traced, and lies in the top left corner.
 
-    >>> enlarged(jnp.array([[0.0, 1.0]]), (1, 4), (1, 4)).tolist()
+    >>> interpolated(jnp.array([[0.0, 1.0]]), (1, 4), (1, 4)).tolist()
     [[0.0, 0.25, 0.75, 1.0]]
     """
     rows, columns = (_interpolation(*n) for n in zip(padded, sizes, cells.shape[:2], strict=True))

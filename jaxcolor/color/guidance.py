@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from jaxcolor.color.distribution import ColorDistribution, enlarged, places, strongest_bins
+from jaxcolor.color.distribution import ColorDistribution, interpolated, places, strongest_bins
 from jaxcolor.errors import InputError
 
 # Cells on each side of a pixel's own that are looked at: beyond, the spread below leaves next to nothing.
@@ -128,7 +128,7 @@ def _weights(
         places(n, size, cells) for n, size, cells in zip(luminance.shape, sizes, probabilities.shape[:2], strict=True)
     )
     of_cell = _cell_means(luminance, sizes, probabilities.shape[:2])
-    uncertain = 1 + enlarged(dist.variance(), sizes, luminance.shape) / guidance.uncertainty
+    uncertain = 1 + interpolated(dist.variance(), sizes, luminance.shape) / guidance.uncertainty
     side = 2 * _REACH + 1
 
     def listen(index: jax.Array, total: jax.Array) -> jax.Array:

@@ -261,6 +261,7 @@ def test_pictures_with_remarks_of_their_decoders(tmp_path: Path, cic: list[str])
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--width", "0"], "--width"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--learning-rate", "nan"], "--learning-rate"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--uniform-share", "1.5"], "--uniform-share"),
+        (["train", "x", "--run", "r", "-o", "o.safetensors", "--least-share", "0"], "--least-share"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*"], "PATTERN=TIMES"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*=-1"], "PATTERN=TIMES"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--validation-share", "1"], "--validation-share"),

@@ -188,7 +188,7 @@ def test_targets_are_the_mean_colors_of_the_cells(photos: list[np.ndarray]) -> N
 
 @given(st.integers(0, 2**31 - 1), st.integers(2, 9), st.integers(2, 9))
 def test_a_retouched_photo_has_one_tone_curve_and_one_sharpness(seed: int, height: int, width: int) -> None:
-    """Two pixels of a flat photo beside the drawn one tell the tone; then one pixel tells the sharpening of all."""
+    """A flat photo tells the tone; then one pixel of a drawn one tells the sharpening of all its pixels."""
     photo = np.random.default_rng(seed).uniform(40, 60, (1, height, width, 1)).astype(np.float32)
     key = jax.random.key(seed)
     flat, got = (np.asarray(retouched(jnp.asarray(x), key), np.float64) for x in (0 * photo + 50, photo))

@@ -123,10 +123,11 @@ def _photo_paths(folder: Path) -> list[Path]:
 def _decode(path: Path, side: int | None) -> np.ndarray | str:
     try:
         with Image.open(path) as image:
-            colors = ImageOps.exif_transpose(image).convert("RGB")
-            rgb = np.asarray(colors if side is None else colors.resize((side, side), Image.Resampling.BICUBIC))
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"not readable ({error})"
+    if side is not None:
+        rgb = squeezed(rgb, side)
     spread = rgb.max(-1).astype(np.int16) - rgb.min(-1)
     return rgb if spread.max() > MINIMAL_COLOR_SPREAD else GRAY
 

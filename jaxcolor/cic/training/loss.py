@@ -1,4 +1,4 @@
-"""Targets, prior and the class-rebalanced cross-entropy of Zhang, Isola, Efros 2016."""
+"""What the network is shown and asked for, the prior, and the loss of Zhang, Isola, Efros 2016."""
 
 from collections.abc import Sequence
 

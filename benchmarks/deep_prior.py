@@ -262,7 +262,7 @@ def figure(curves: dict[str, Curve]) -> Any:
 def print_colors(
     files: Iterable[Path], net: CIC, presets: dict[str, Preset], options: argparse.Namespace
 ) -> Iterator[Rows]:
-    """One line for every photo and method, then the means, and on how many photos a preset bleeds less.
+    """One line for every photo and method, then the means, and how far and how often a preset is better.
 
     Yields all rows so far after every photo.
     """
@@ -292,14 +292,21 @@ def print_colors(
 
 
 def comparison(name: str, peer: str, rows: Rows) -> str:
-    """On how many photos the colors of ``name`` are sharper than those of ``peer``, and as saturated or more."""
-    better = {
-        "less variation away from edges": ("away_from_edges", -1),
-        "better aligned": ("alignment", 1),
-        "narrower": ("edge_width", -1),
-        "less error near edges": ("band_delta_e", -1),
-        "more saturated": ("saturation", 1),
+    """Mean differences of the measures of ``name`` from those of ``peer``, with their standard errors over photos, both
+    in percent of the mean of ``peer``, and on how many photos it is better: sharper, nearer to the truth, or as
+    saturated and more."""
+    columns = {
+        "color away from edges": ("away_from_edges", -1),
+        "alignment": ("alignment", 1),
+        "edge width": ("edge_width", -1),
+        "error near edges": ("band_delta_e", -1),
+        "saturation": ("saturation", 1),
     }
-    pairs = list(zip(rows[name], rows[peer], strict=True))
-    counts = (f"{what} on {sum(s * (a[k] - b[k]) > 0 for a, b in pairs)}" for what, (k, s) in better.items())
-    return f"{name} against {peer}: {', '.join(counts)} of {len(pairs)}"
+    parts = []
+    for what, (key, sign) in columns.items():
+        ours, theirs = (np.array([row[key] for row in rows[of]]) for of in (name, peer))
+        differences = 100 * (ours - theirs) / theirs.mean()
+        error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.nan
+        better = int(np.sum(sign * differences > 0))
+        parts.append(f"{what} {differences.mean():+.1f} ± {error:.1f} % ({better})")
+    return f"{name} against {peer} (better on how many of {len(ours)}): {', '.join(parts)}"

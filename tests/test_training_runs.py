@@ -74,6 +74,16 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
     return line
 
 
+def test_two_runs_cannot_write_to_one_folder(tmp_path: Path) -> None:
+    state = {"kernel": jnp.ones(3)}
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError, match=f"another run is writing to {tmp_path}; end it"):
+            Checkpoints(tmp_path)
+        checkpoints.save(1, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest == 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")

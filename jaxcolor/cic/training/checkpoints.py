@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from filelock import FileLock, Timeout
 
 from jaxcolor.errors import InputError
 
@@ -19,13 +20,20 @@ class Checkpoints:
     """The checkpoints in a folder, as a context manager. Saving goes on in the background.
 
     A checkpoint is written beside its place and moved there when it is complete, and the oldest goes only then: when
-    the disk is full, the last good one stays. Every failure is an :class:`InputError` of one line.
+    the disk is full, the last good one stays. Two runs cannot write to one folder at the same time. Every failure is
+    an :class:`InputError` of one line.
     """
 
     def __init__(self, folder: Path) -> None:
         # Orbax logs the traces of its threads' errors, which arrive here as exceptions as well.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder.resolve()
+        # Beside the folder, in which Orbax clears up. The system gives it free when the process ends, however it ends.
+        self._lock = FileLock(self._folder.with_name(self._folder.name + ".lock"))
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(f"another run is writing to {self._folder}; end it, or give another folder") from error
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
         handlers = ocp.StandardCheckpointHandler()
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -37,6 +45,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._manager.close()
+        self._lock.release()
 
     @property
     def latest(self) -> int | None:

@@ -46,8 +46,7 @@ VARIANTS = PRESETS | {
     "fast, from the mean": replace(FAST, start="mean"),
     "fast, assigned": replace(FAST, assign_from=40, assign_every=20),
     "fast, from the mean, assigned": replace(FAST, start="mean", assign_from=40, assign_every=20),
-    "fast, the photo's luminance": replace(FAST, objective=Objective(photo_in_variation=True)),
-    "fast, smoother": replace(FAST, objective=Objective(variation=2e-6, photo_in_variation=True)),
+    "fast, its own luminance": replace(FAST, objective=Objective()),
     "fast, drawn whole": replace(FAST, network=replace(FAST.network, residual=False)),
     "fast, unguided": replace(FAST, network=replace(FAST.network, residual=False), guided=False, start="mean"),
     "fast, 8 channels": replace(FAST, network=replace(FAST.network, channels=8)),
@@ -57,8 +56,9 @@ VARIANTS = PRESETS | {
     "fast, 300 steps": replace(FAST, steps=300, decay=120),
     "fast, rate 1e-2": replace(FAST, learning_rate=1e-2),
     "fast, rate 5e-2": replace(FAST, learning_rate=5e-2),
-    "fast, half the variation": replace(FAST, objective=Objective(variation=2.5e-7)),
-    "fast, twice the variation": replace(FAST, objective=Objective(variation=1e-6)),
+    "fast, half the variation": replace(FAST, objective=replace(FAST.objective, variation=2.5e-7)),
+    "fast, twice the variation": replace(FAST, objective=replace(FAST.objective, variation=1e-6)),
+    "fast, four times the variation": replace(FAST, objective=replace(FAST.objective, variation=2e-6)),
 }
 
 

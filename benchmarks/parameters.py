@@ -30,7 +30,7 @@ from jaxcolor.cic.predict import CIC
 from jaxcolor.color.distribution import ENLIVENING, ColorDistribution
 from jaxcolor.color.guidance import Guidance
 from jaxcolor.coupled_tv.problem import DEFAULT_COUPLING, GUIDED_FIDELITY
-from jaxcolor.deep_prior import Objective, SkipNetwork
+from jaxcolor.deep_prior import SkipNetwork
 from jaxcolor.deep_prior.presets import FAST
 from jaxcolor.images import GrayImage
 from jaxcolor.pipeline import chroma_of
@@ -116,7 +116,7 @@ class DeepPrior(Choice):
         """By the pipeline."""
         preset = replace(
             FAST,
-            objective=Objective(self.fidelity, self.variation, self.coupling),
+            objective=replace(FAST.objective, fidelity=self.fidelity, variation=self.variation, coupling=self.coupling),
             network=SkipNetwork(self.channels, self.scales, residual=True),
             learning_rate=self.learning_rate,
             decay=self.decay,

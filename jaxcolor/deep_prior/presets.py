@@ -115,15 +115,15 @@ FAST = Preset(
 Chosen on a few photos that nothing is reported on, before the network was residual, by how near the colors come to
 the truth and how much of their variation lies away from edges. The mean color as target and assignments every 20
 steps were farther from the truth: a cell takes the color nearest to a mean, often one that the network thought
-unlikely. With the network's own luminance in TV_γ, as in the paper, the residual network's colors leave 0.2 % more
-variation away from edges, which are 0.3 % wider, and err 0.07 % more near them. A network that draws the picture
-whole keeps its colors less well: after 100 steps the color term was a thousand times as large, and colors of which
-the truth was known were much farther from it. Learning rates from 5e-3 to 2e-2, falling over 40 or over all steps,
-end within 0.5 % of the coupled-TV solution's error near edges where the distribution is perfect, and within 0.1 %
-where it is as a network's, never clearly below: what the network changes is as often wrong as right. The means of
-the pictures of many steps come to the same, within 0.1 %; and targets that move to where the distribution is likely
-near the network's own colors gain 1 % where it is perfect, lose as much where it is as a network's, and are paler
-(leads, on six to sixteen training photos). ``python -m benchmarks parameters --method deep-prior`` varies its
+unlikely. A network that draws the picture whole keeps its colors less well: after 100 steps the color term was a
+thousand times as large, and colors of which the truth was known were much farther from it. With the network's own
+luminance in TV_γ, as in the paper, errors near edges are 0.1 to 0.9 % larger, 0.2 % more variation is left away from
+edges, and these are 0.3 % wider; then learning rates from 5e-3 to 2e-2, falling over 40 or over all steps, end
+within 0.5 % of the coupled-TV solution's error near edges where the distribution is perfect, and within 0.1 % where
+it is as a network's, never clearly below: what the network changes is as often wrong as right. Then also the means
+of the pictures of many steps come to the same, within 0.1 %; and targets that move to where the distribution is
+likely near the network's own colors gain 1 % where it is perfect, lose as much where it is as a network's, and are
+paler (leads, on six to sixteen training photos). ``python -m benchmarks parameters --method deep-prior`` varies its
 numbers (notebook 9); ``python -m benchmarks deep-prior`` compares it with the others, and with itself with one
 choice changed (``--presets``)."""
 

@@ -32,12 +32,13 @@ from jaxcolor.photo import padded_photo, without_padding
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
-from .quality import TRUTH, Rows, measures, table, write_sheet
+from .quality import TRUTH, Rows, comparison, measures, table, write_sheet
 from .timing import machine, measure_in_turns
 from .truth import photo, photo_files
 
 PARTS = ("step", "curve", "colors")
 PEERS = ("cic", "coupled-tv")
+COMPARED = ("away_from_edges", "alignment", "edge_width", "band_delta_e", "saturation")
 # A fit takes its steps in chunks, with a little work before and after each.
 STEPS_IN_A_ROW = 5
 FAST = PRESETS["fast"]
@@ -288,25 +289,4 @@ def print_colors(
     print(table(f"mean of {len(rows[TRUTH])} photos", rows))
     for name in presets:
         for peer in PEERS:
-            print(comparison(name, peer, rows))
-
-
-def comparison(name: str, peer: str, rows: Rows) -> str:
-    """Mean differences of the measures of ``name`` from those of ``peer``, with their standard errors over photos, both
-    in percent of the mean of ``peer``, and on how many photos it is better: sharper, nearer to the truth, or as
-    saturated and more."""
-    columns = {
-        "color away from edges": ("away_from_edges", -1),
-        "alignment": ("alignment", 1),
-        "edge width": ("edge_width", -1),
-        "error near edges": ("band_delta_e", -1),
-        "saturation": ("saturation", 1),
-    }
-    parts = []
-    for what, (key, sign) in columns.items():
-        ours, theirs = (np.array([row[key] for row in rows[of]]) for of in (name, peer))
-        differences = 100 * (ours - theirs) / theirs.mean()
-        error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.nan
-        better = int(np.sum(sign * differences > 0))
-        parts.append(f"{what} {differences.mean():+.1f} ± {error:.1f} % ({better})")
-    return f"{name} against {peer} (better on how many of {len(ours)}): {', '.join(parts)}"
+            print(comparison(name, peer, rows, COMPARED))

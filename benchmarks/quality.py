@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> None:
             if options.sheets:
                 write_sheet(options.sheets / f"{setting}-{path.stem}.png", pictures)
         print(table(f"{setting}, {len(files)} photos", rows))
-        print(verdict(rows), flush=True)
+        for key in ("band_delta_e", "delta_e"):
+            if best := best_peer(rows, key):
+                print(comparison("coupled-tv", best, rows, [key]), flush=True)
         result[setting] = rows
     if options.json:
         options.json.write_text(json.dumps(result))
@@ -209,18 +211,24 @@ def table(title: str, rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def verdict(rows: Rows) -> str:
-    """What coupled-tv changes against the best of its peers, taken for each measure apart."""
-    lines = []
-    for key in ("band_delta_e", "delta_e"):
-        if best := best_peer(rows, key):
-            ours = rows["coupled-tv"]
-            change = 100 * (means(ours)[key] / means(rows[best])[key] - 1)
-            fewer = sum(a[key] < b[key] for a, b in zip(ours, rows[best], strict=True))
-            lines.append(
-                f"coupled-tv against {best} in {COLUMNS[key][0][:-2]}: {change:+.1f} %, lower on {fewer} of {len(ours)}"
-            )
-    return "\n".join(lines)
+def comparison(name: str, peer: str, rows: Rows, keys: Iterable[str]) -> str:
+    """How far measures of ``name`` are from those of ``peer``, and on how many photos better, or more saturated.
+
+    Mean differences with their standard errors over photos, both in percent of the mean of ``peer``. Unknown values are
+    left out.
+    """
+    parts = []
+    for key in keys:
+        title = COLUMNS[key][0]
+        ours, theirs = (np.array([row[key] for row in rows[of]]) for of in (name, peer))
+        known = np.isfinite(ours) & np.isfinite(theirs)
+        if not (count := np.sum(known)):
+            continue
+        differences = 100 * (ours - theirs)[known] / theirs[known].mean()
+        error = differences.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        better = np.sum(differences < 0 if title.endswith("↓") else differences > 0)
+        parts.append(f"{title.rstrip(' ↓↑')} {differences.mean():+.1f} ± {error:.1f} % ({better} of {count})")
+    return f"{name} against {peer} (better on how many photos): {', '.join(parts)}"
 
 
 def best_peer(rows: Rows, key: str) -> str | None:

@@ -83,7 +83,18 @@ def test_every_row_is_a_number_and_the_means_leave_out_what_is_unknown():
     rows = {"x": [dict.fromkeys(quality.COLUMNS, 1.0), {key: float("nan") for key in quality.COLUMNS}]}
     assert all(value == 1 for value in quality.means(rows["x"]).values())
     assert "1.000" in quality.table("title", rows)
-    assert quality.verdict(rows) == ""
+
+
+def test_a_comparison_gives_differences_with_their_errors_and_counts_photos():
+    theirs = [{"away_from_edges": 0.2, "alignment": 0.8, "edge_width": 3.0, "saturation": 0.2}] * 2
+    ours = [dict(theirs[0], away_from_edges=0.1, alignment=0.88), dict(theirs[0], away_from_edges=0.22, edge_width=6.0)]
+    # Of two differences d and e the mean is (d + e) / 2, and its standard error |d - e| / 2.
+    assert quality.comparison("a", "b", {"a": ours, "b": theirs}, theirs[0]) == (
+        "a against b (better on how many photos): away -20.0 ± 30.0 % (1 of 2), align. +5.0 ± 5.0 % (1 of 2), "
+        "width +50.0 ± 50.0 % (0 of 2), saturat. +0.0 ± 0.0 % (0 of 2)"
+    )
+    theirs = [theirs[0], dict(theirs[0], edge_width=float("nan"))]
+    assert "width +0.0 ± nan % (0 of 1)" in quality.comparison("a", "b", {"a": theirs, "b": theirs}, ["edge_width"])
 
 
 def test_degraded_distributions_are_distributions_and_reproducible():

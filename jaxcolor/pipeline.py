@@ -6,6 +6,7 @@ file → luminance L* → network → distribution of colors → one of the meth
 import os
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -147,10 +148,14 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _loaded(weights: str | os.PathLike[str] | None) -> CIC:
-    # A folder of photos loads its weights once.
-    return _load(None if weights is None else os.fspath(weights))
+    """A folder of photos loads its weights once; a file that has changed is loaded anew."""
+    from jaxcolor.cic.weights import resolve
+
+    path = resolve(weights).absolute()
+    state = path.stat()
+    return _load(path, (state.st_mtime_ns, state.st_size, state.st_ino))
 
 
 @lru_cache(maxsize=2)
-def _load(weights: str | None) -> CIC:
-    return CIC.load(weights)
+def _load(path: Path, version: tuple[int, ...]) -> CIC:
+    return CIC.load(path)

@@ -243,8 +243,9 @@ def _peak(line: Array, index: Array) -> Array:
 
 
 def _reduction(shape: tuple[int, ...]) -> int:
+    """What brings the longer side to ``_LONGEST_SIDE``, as far as the shorter one allows."""
     factor = 1
-    while max(shape) > factor * _LONGEST_SIDE:
+    while max(shape) > factor * _LONGEST_SIDE and min(shape) >= 2 * factor:
         factor *= 2
     return factor
 

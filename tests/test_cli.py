@@ -193,6 +193,11 @@ def test_patterns_and_names(tmp_path: Path, cic: list[str], run: Run, monkeypatc
     assert names(tmp_path) == ["x1-color.png", "x1.png", "x2-color.png", "x2.png", "x3.txt", "y.png"]
     assert run("colorize", "y.png", *cic, "-o", "z", "--quiet")[0] == 0
     assert (tmp_path / "z" / "y.png").is_file()
+    # Of a linked folder the results go beside the link.
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "album").symlink_to(tmp_path / "z")
+    assert run("colorize", "links/album", *cic, "--quiet")[0] == 0
+    assert names(tmp_path / "links" / "album-color") == ["y.png"]
     odd = os.fsdecode(b"o\xffd\nd.png")
     save(tmp_path / odd)
     code, out, err = run("colorize", odd, *cic)
@@ -308,6 +313,7 @@ def test_bad_photos_are_reported_and_the_rest_is_done(tmp_path: Path, cic: list[
     expected = {str(folder / name): word for name, word in bad_photos(folder).items()}
     save(folder / "good.png")
     expected |= {str(tmp_path / "missing.png"): "no such file", str(nothing): "no photo", "no*.png": "no photo"}
+    expected[300 * "a" + ".png"] = "too long"
     before = names(tmp_path)
     code, out, err = run("colorize", folder, *list(expected)[5:], "-o", tmp_path / "out", "--report", report, *cic)
     assert code == 1
@@ -431,6 +437,16 @@ def test_errors_in_one_line() -> None:
     assert parsing.one_line(InputError("a\nb")) == "a b"
     assert parsing.one_line(PermissionError(13, "Permission denied", "x")) == "x: Permission denied"
     assert "out of memory" in parsing.one_line(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, tiny: Path) -> None:
+    save(tmp_path / "a.png")
+    process = subprocess_of(
+        "colorize", tmp_path / "a.png", "--weights", tiny, env=os.environ | {"JAX_PLATFORMS": "none"}
+    )
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
+    assert "choose another device with JAX_PLATFORMS" in err
 
 
 # Streams and signals

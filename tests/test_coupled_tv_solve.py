@@ -143,6 +143,10 @@ def test_time_limit_and_interrupt():
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         ctrl_c = solve_in_chunks(p, PRIMAL_DUAL, 60, chunk=20, progress=lambda *_: signal.raise_signal(signal.SIGINT))
         assert (int(ctrl_c.steps), int(ctrl_c.status)) == (20, Status.INTERRUPTED)
+        # In the last chunk too, also where the rule is met by then.
+        for stop in (None, StopRule(1e9, every=1)):
+            last = solve_in_chunks(p, PRIMAL_DUAL, 5, stop=stop, progress=lambda *_: signal.raise_signal(signal.SIGINT))
+            assert int(last.status) == Status.INTERRUPTED
         assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 

@@ -98,7 +98,8 @@ def test_steps_of_zero_and_other_noise(fit: jc.DeepPriorFit):
     np.testing.assert_array_equal(sample, fit.sample(jax.random.key(7)))
 
 
-def test_an_interrupt_keeps_the_state():
+@pytest.mark.parametrize("steps", [4, 10])
+def test_an_interrupt_keeps_the_state(steps: int):
     seen = []
 
     def interrupt(done: int, *parts: float) -> None:
@@ -108,10 +109,10 @@ def test_an_interrupt_keeps_the_state():
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        fit = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, progress=interrupt)
+        fit = fit_deep_prior(luminance(), distribution(), preset=TINY, steps=steps, seeds=2, progress=interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
-    # The first chunk ends at the first assignment.
+    # The first chunk ends at the first assignment, or is the last.
     assert (fit.status, fit.steps) == (Status.INTERRUPTED, 4)
     assert [done for done, _ in seen] == [4]
     assert len(seen[0][1]) == 3

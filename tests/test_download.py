@@ -12,6 +12,7 @@ import pytest
 
 from jaxcolor.cic import download as module
 from jaxcolor.cic.download import REGISTRY, Release, download, fetch
+from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.weights import load_weights, resolve
 from jaxcolor.errors import InputError
 
@@ -160,7 +161,14 @@ def test_fetch_converts_caches_and_cleans_up(
     path.unlink()
     assert module.released_name(tmp_path / "small.pth") == "zhang2016"
     assert module.install(tmp_path / "small.pth", "zhang2016") == path
-    load_weights(path)
+    # What they are for. Their class weights are built in, so nothing is left to rebalance.
+    net = CIC.load("zhang2016")
+    distribution = net.predict(np.full((16, 16), 50.0), resolution=16)
+    assert net.rebalanced(distribution) is distribution
+    assert net.rebalanced(distribution, 0) is distribution
+    with pytest.raises(InputError, match="must be 0 or left out"):
+        net.rebalanced(distribution, 1)
+    assert CIC.averaged([net, net]).manifest["averaged"][0]["step"] is None
 
 
 def test_fetch_says_what_is_missing_before_downloading(

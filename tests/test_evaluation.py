@@ -178,6 +178,24 @@ def test_command_writes_what_is_asked_for(folder: Path, evaluated: Run, monkeypa
     code, out, err = evaluated(folder / "photos", *weights, *targets)
     assert (code, out, len(err)) == (1, [], 1)
     assert "give --force to replace it" in err[0]
+    code, out, err = evaluated(folder / "photos", *weights, "--plots", folder / "plots")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "reliability.png exists; give --force" in err[0]
+
+
+def test_what_was_measured_is_not_lost_with_a_picture(
+    folder: Path, evaluated: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any, **__: Any) -> None:
+        raise InputError("no room")
+
+    monkeypatch.setattr("jaxcolor.images.write_image", no_room)
+    targets = ["--json", folder / "e.json", "--sheet", folder / "s.png", "--calibrate", folder / "c.safetensors"]
+    code, out, err = evaluated(folder / "photos", "--weights", folder / "net.safetensors", *targets)
+    assert (code, err) == (1, ["jaxcolor: error: no room"])
+    assert out[0].startswith("5 photos")
+    assert (folder / "e.json").exists()
+    assert (folder / "c.safetensors").exists()
 
 
 def test_what_cannot_be_evaluated_is_one_line(folder: Path, evaluated: Run, monkeypatch: pytest.MonkeyPatch) -> None:

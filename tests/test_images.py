@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 from skimage.color import rgb2lab
 
 from jaxcolor.color import spaces
@@ -240,6 +240,27 @@ def test_deep_tiff(tmp_path: Path, dtype: str, kind: str) -> None:
         np.testing.assert_allclose(gray.alpha, unit[..., 3], atol=1e-5)
 
 
+@pytest.mark.parametrize(("bits", "dtype"), [(10, "uint16"), (12, "uint16"), (14, "uint16"), (24, "uint32")])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_tiff_of_fewer_bits_than_its_pixels_hold(tmp_path: Path, bits: int, dtype: str, photometric: str) -> None:
+    top = 2**bits - 1
+    levels = np.linspace(0, top, 63).astype(dtype).reshape(7, 9)
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric=photometric, bitspersample=bits)
+    unit = levels / top
+    gray = read_gray(tmp_path / "a.tif")
+    np.testing.assert_allclose(gray.luminance, lstar(unit if photometric == "minisblack" else 1 - unit), atol=2e-3)
+
+
+def test_a_preview_is_not_taken_for_the_picture(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "raw.tif") as file:
+        file.write(picture(8, 9), subfiletype=1, subifds=1)
+        file.write(picture(80, 90))
+    fails(tmp_path / "raw.tif", "preview")
+    dng = (50706, "B", 4, b"\1\4\0\0", True)
+    tifffile.imwrite(tmp_path / "camera.dng", picture(8, 9), extratags=[dng])
+    fails(tmp_path / "camera.dng", "camera's raw file")
+
+
 def test_premultiplied_alpha_is_divided_out(tmp_path: Path) -> None:
     color, alpha = np.full((4, 4, 3), 0.5), np.tile([0.0, 0.25, 0.5, 1.0], (4, 1))[..., None]
     stored = np.concatenate([color * alpha, alpha], axis=-1)
@@ -330,6 +351,8 @@ def test_large_pictures_are_read_and_pillow_keeps_its_limit(tmp_path: Path, monk
         thread.join()
     assert Image.MAX_IMAGE_PIXELS == 100
     monkeypatch.setattr(reading, "MAX_PIXELS", 1000)
+    # Told before anything is decoded.
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     fails(tmp_path / "a.png", "million pixels")
     assert MAX_PIXELS == 500_000_000
 

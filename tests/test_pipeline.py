@@ -247,6 +247,15 @@ def test_arrays_and_steps_of_zero(net: jc.CIC) -> None:
     np.testing.assert_array_equal(result.rgb, other.rgb)
 
 
+def test_weights_that_have_changed_are_loaded_anew(tmp_path: Path) -> None:
+    seen = []
+    for seed in (1, 2):
+        jc.CIC.init(jax.random.key(seed), width=1 / 16).save(tmp_path / "net.safetensors")
+        seen += [jc.colorize(photo(40, 60), weights=tmp_path / "net.safetensors", **FAST).report for _ in range(2)]
+    checksums = [report["weights"]["checksum"] for report in seen]
+    assert checksums[0] == checksums[1] != checksums[2] == checksums[3]
+
+
 def test_photos_of_one_bucket_share_programs(net: jc.CIC) -> None:
     for method in ("coupled-tv", "cic"):
         jc.colorize(photo(40, 60), weights=net, method=method, **FAST)

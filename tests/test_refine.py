@@ -121,6 +121,15 @@ def test_shift_and_blur_are_recognised() -> None:
     assert registration.estimate_shift(light, 0 * chroma).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("shape", [(1, 3100), (6200, 3)])
+def test_long_thin_pictures_are_refined(shape: tuple[int, int]) -> None:
+    light = np.full(shape, 60, np.float32)
+    given = np.full((*shape, 3), [0.7, 0.5, 0.5], np.float32)
+    refined = jc.refine(light, given, steps=1)
+    assert refined.shape == given.shape
+    assert np.isfinite(refined).all()
+
+
 def test_blur_agrees_with_scipy_away_from_the_border() -> None:
     chroma = scene()[..., 1:]
     inside = (slice(16, -16), slice(16, -16))

@@ -25,6 +25,15 @@ class Manifest(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(json.dumps(self, sort_keys=True, default=str))
 
+    def run(self) -> Mapping[str, Any]:
+        """Settings of the run of :mod:`jaxcolor.cic.training` that made the weights; empty for weights of others.
+
+        >>> Manifest(training="by its authors").run()
+        {}
+        """
+        training = self.get("training")
+        return training if isinstance(training, Mapping) else {}
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables", "logit_scale"], meta_fields=["width", "manifest"])
 @dataclass(frozen=True)
@@ -84,10 +93,7 @@ class CIC:
         kinds = {(net.width, float(net.logit_scale)) for net in nets}
         if len(kinds) > 1:
             raise InputError(f"networks of several widths or logit scales have no average: {sorted(kinds)}")
-        parts = [
-            {"step": net.manifest.get("training", {}).get("step"), "checksum": net.manifest.get("checksum")}
-            for net in nets
-        ]
+        parts = [{"step": net.manifest.run().get("step"), "checksum": net.manifest.get("checksum")} for net in nets]
         variables = jax.tree.map(lambda *arrays: sum(arrays) / len(arrays), *(net.variables for net in nets))
         return replace(nets[-1], variables=variables, manifest=Manifest({**nets[-1].manifest, "averaged": parts}))
 
@@ -109,7 +115,7 @@ class CIC:
 
     def class_weights(self) -> jax.Array | None:
         """Those of Zhang et al. 2016, equation 4, ``[313]``, with mean 1 under the prior; None without a prior."""
-        prior, share = self.prior(), self.manifest.get("training", {}).get("uniform_share")
+        prior, share = self.prior(), self.manifest.run().get("uniform_share")
         return None if prior is None or share is None else rebalancing_weights(prior, share)
 
     def rebalanced(self, distribution: ColorDistribution, power: float | None = None) -> ColorDistribution:

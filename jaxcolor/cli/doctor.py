@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         devices = jax.devices()
     except RuntimeError as error:
-        print(f"problem      {one_line(InputError(error))}")
+        print(f"problem      {one_line(error)}")
         return EXIT_FAILURE
     for device in devices:
         print(f"device       {device.device_kind} ({device.platform})")

@@ -57,23 +57,33 @@ def run(args: argparse.Namespace) -> int:
     from jaxcolor.cic.training.data import GRAY, load_photos
 
     if args.plots is not None:
-        from jaxcolor.plots import new_figure
+        from jaxcolor.plots import PLOTS, new_figure
 
-        new_figure(1, 1)  # whatever is missing is missed now, not after the work
+        # Whatever is missing is missed now, not after the work.
+        new_figure(1, 1)
+        args.plots.mkdir(parents=True, exist_ok=True)
+        for name in PLOTS:
+            check_target(args.plots / name, "a plot", "--plots", args.force)
     net = CIC.load(args.weights)
     photos = load_photos(args.folders, side=args.side, most=args.most)
     for path, reason in photos.rejected.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
-    evaluation = _evaluate(net, photos.images, args)
-    print(evaluation.table())
+    evaluation, sheet = _evaluate(net, photos.images, args)
+    print(evaluation.table(), flush=True)
     if args.json is not None:
         write_report(args.json, evaluation.as_dict() | {"left_out": photos.rejected})
+    if args.calibrate is not None:
+        _write_calibrated(net, evaluation, args.calibrate)
     if args.plots is not None:
         from jaxcolor.plots import write_plots
 
         write_plots(evaluation, args.plots)
-    if args.calibrate is not None:
-        _write_calibrated(net, evaluation, args.calibrate)
+    if args.sheet is not None:
+        import numpy as np
+
+        from jaxcolor.images import write_image
+
+        write_image(args.sheet, np.concatenate(sheet), overwrite=args.force)
     return EXIT_FAILURE if any(reason != GRAY for reason in photos.rejected.values()) else 0
 
 
@@ -102,13 +112,14 @@ def _check(args: argparse.Namespace) -> None:
         check_output(args.sheet, overwrite=args.force)
 
 
-def _evaluate(net: "CIC", photos: "list[np.ndarray]", args: argparse.Namespace) -> "Evaluation":
-    import numpy as np
+def _evaluate(
+    net: "CIC", photos: "list[np.ndarray]", args: argparse.Namespace
+) -> "tuple[Evaluation, list[np.ndarray]]":
+    """What is measured, and the rows of the contact sheet if one is wanted."""
     from tqdm import tqdm
 
     from jaxcolor.comparison import side_by_side
     from jaxcolor.evaluation import Pictures, evaluate
-    from jaxcolor.images import write_image
 
     shown = {i * len(photos) // SHEET_ROWS for i in range(SHEET_ROWS)} if args.sheet is not None else set()
     sheet: list[np.ndarray] = []
@@ -120,10 +131,7 @@ def _evaluate(net: "CIC", photos: "list[np.ndarray]", args: argparse.Namespace) 
                 sheet.append(side_by_side(pictures))
             bar.update()
 
-        evaluation = evaluate(net, photos, args.coupled_tv, watch)
-    if sheet:
-        write_image(args.sheet, np.concatenate(sheet), overwrite=args.force)
-    return evaluation
+        return evaluate(net, photos, args.coupled_tv, watch), sheet
 
 
 def _write_calibrated(net: "CIC", evaluation: "Evaluation", path: Path) -> None:

@@ -190,7 +190,11 @@ def plan(
     failed: dict[str, str] = {}
     sources: dict[Path, tuple[Path, Path | None]] = {}
     for pattern in inputs:
-        found = expand(pattern)
+        try:
+            found = expand(pattern)
+        except OSError as error:
+            failed[pattern] = f"{pattern}: {error.strerror}; expected a readable file or folder; check its permissions"
+            continue
         if not found:
             failed[pattern] = f"{pattern}: no photo in it; expected files ending in {', '.join(sorted(READABLE))}"
         for path, root in found:
@@ -225,8 +229,8 @@ def expand(pattern: str) -> list[tuple[Path, Path | None]]:
     """(file, the folder it was found in as a whole, if so) for a file, a folder or a pattern."""
     path = Path(pattern)
     if path.is_dir():
-        # Resolved, because the output folder is named after it, also for "." and "..".
-        return [(file, path.resolve()) for file in sorted(path.iterdir()) if _is_photo(file)]
+        # Absolute, because the output folder is named after it, also for "." and "..", but for a link after the link.
+        return [(file, _absolute(path)) for file in sorted(path.iterdir()) if _is_photo(file)]
     if path.exists() or not glob.has_magic(pattern):
         # A missing file stays in the plan: it fails with its own message, and the others are done.
         return [(path, None)]

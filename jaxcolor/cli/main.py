@@ -64,7 +64,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise
-    except (MemoryError, OSError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:  # the last also of a device that does not start, or is full
         return _fail(error)
 
 

@@ -31,6 +31,8 @@ def one_line(error: BaseException) -> str:
         pass
     elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
         text = "out of memory; resize the photo or use fewer candidates"
+    elif "Unable to initialize backend" in text:
+        text = f"{text}; choose another device with JAX_PLATFORMS, such as JAX_PLATFORMS=cpu"
     elif isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         text = ": ".join([*names, error.strerror or text])

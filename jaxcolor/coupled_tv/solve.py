@@ -124,12 +124,9 @@ def solve_in_chunks(
     count, status, done = jnp.int32(0), jnp.int32(_RUNNING), 0
     ended = Status.OUT_OF_STEPS
     with deferred_interrupt() as interrupted:
-        while done < steps and int(status) == _RUNNING:
-            if interrupted():
-                ended = Status.INTERRUPTED
-            elif time_limit is not None and time.monotonic() - began >= time_limit:
+        while done < steps and int(status) == _RUNNING and not interrupted():
+            if time_limit is not None and time.monotonic() - began >= time_limit:
                 ended = Status.TIME_LIMIT
-            if ended != Status.OUT_OF_STEPS:
                 break
             limit = jnp.int32(min(done + chunk, steps))
             state, count, status, energy = _chunk(problem, solver, state, stop, count, status, limit)
@@ -141,7 +138,10 @@ def solve_in_chunks(
             except KeyboardInterrupt:
                 ended = Status.INTERRUPTED
                 break
-    final = jnp.where(status == _RUNNING, jnp.int32(ended), status)
+        # Also in the last chunk, and where the problem is solved by now: whoever wants to stop wants nothing after it.
+        if interrupted():
+            ended = Status.INTERRUPTED
+    final = status if int(status) != _RUNNING and ended != Status.INTERRUPTED else jnp.int32(ended)
     return Solution(state, _judge(state, final), count, jnp.stack(energies))
 
 

@@ -181,9 +181,7 @@ class _Loop:
         """Take the steps; what happened in each is appended to ``histories``."""
         first = done = sum(part.shape[1] for part in histories)
         with deferred_interrupt() as interrupted:
-            while done < first + steps:
-                if interrupted():
-                    return state, Status.INTERRUPTED
+            while done < first + steps and not interrupted():
                 if self.end is not None and time.monotonic() >= self.end:
                     return state, Status.TIME_LIMIT
                 if done and self.preset.assigns_after(done):
@@ -201,9 +199,10 @@ class _Loop:
                     self._tell(done, parts[:, -1])
                 except KeyboardInterrupt:
                     return state, Status.INTERRUPTED
-                if self.stop is not None and self.stop.met(np.concatenate(histories, 1).sum(-1)):
+                if self.stop is not None and self.stop.met(np.concatenate(histories, 1).sum(-1)) and not interrupted():
                     return state, Status.CONVERGED
-        return state, Status.OUT_OF_STEPS
+            # Also in the last chunk: whoever wants to stop wants nothing after it.
+            return state, Status.INTERRUPTED if interrupted() else Status.OUT_OF_STEPS
 
     def _until_assignment(self, done: int, last: int) -> int:
         ends = (done + n for n in range(1, CHUNK) if self.preset.assigns_after(done + n))

@@ -49,6 +49,7 @@ _MODES = {
     "CMYK": ("CMYK", "CMYK"),
 }
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_DNG_VERSION = 50706
 
 # Without a handler of its own, Python prints tifffile's remarks on damaged files beside the one-line error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -170,9 +171,10 @@ def _read_pillow(handle: BinaryIO, file: Path, decode_png: bool = False) -> _Ras
     """All 8-bit pictures; of 16-bit PNG, whose low byte Pillow drops for colors, only what is around the pixels."""
     opened: Any  # imageio's context manager forgets which plugin it opened
     with _no_pixel_limit(), iio.imopen(handle, "r", plugin="pillow") as opened:
-        meta = opened.metadata(index=0, exclude_applied=False)
-        width, height = meta["shape"]
+        # Before the metadata, for which Pillow may decode a whole PNG.
+        height, width = opened.properties(index=0).shape[:2]
         _check_size(file, height, width)
+        meta = opened.metadata(index=0, exclude_applied=False)
         frames = opened.properties(index=...).n_images or 1
         if decode_png:
             handle.seek(0)
@@ -206,6 +208,11 @@ def _read_tiff(handle: BinaryIO, file: Path) -> _Raster:
     """TIFF with more than 8 bits, here; the others by Pillow, which knows their palettes and compressions."""
     with tifffile.TiffFile(handle) as tif:
         page = tif.pages[0].aspage()
+        if _DNG_VERSION in page.tags or (page.is_reduced and (page.subifds or len(tif.pages) > 1)):
+            raise InputError(
+                f"{file}: its first picture is a small preview, as in a camera's raw file; expected a finished picture;"
+                " export it as TIFF, PNG or JPEG first"
+            )
         if np.max(page.bitspersample) > 8 or page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
             return _read_deep_tiff(tif, page, file)
     handle.seek(0)
@@ -225,7 +232,10 @@ def _read_deep_tiff(tif: tifffile.TiffFile, page: tifffile.TiffPage, file: Path)
             f"{file}: TIFF with {pixels.shape[-1]} {pixels.dtype} channels, photometric {photometric}, is not read;"
             " expected gray, RGB or CMYK, unsigned or float; convert it to RGB first"
         )
-    pixels = checked_pixels(pixels, str(file))
+    pixels, bits = checked_pixels(pixels, str(file)), int(np.max(page.bitspersample))
+    if pixels.dtype.kind == "u" and bits < 8 * pixels.dtype.itemsize:
+        # 12 bits, say, come in the lower ones of 16.
+        pixels = pixels / np.float32(2**bits - 1)
     colors, alpha = pixels[..., :count], None
     if photometric == "MINISWHITE":
         colors = (1 if colors.dtype.kind == "f" else np.iinfo(colors.dtype).max) - colors

@@ -1,5 +1,6 @@
 """Plots; they need matplotlib, the extra ``plot``. Every function returns a matplotlib figure, unsaved."""
 
+from jaxcolor.plots.evaluation import PLOTS as PLOTS
 from jaxcolor.plots.evaluation import measures_figure as measures_figure
 from jaxcolor.plots.evaluation import reliability_figure as reliability_figure
 from jaxcolor.plots.evaluation import write_plots as write_plots

@@ -7,24 +7,8 @@ from typing import Any
 from jaxcolor.cic.calibration import Reliability
 from jaxcolor.errors import InputError
 from jaxcolor.evaluation import COLUMNS, TRUTH, Evaluation
+from jaxcolor.files import replacing
 from jaxcolor.plots.figure import new_figure, panels_figure
-
-
-def write_plots(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write ``reliability.png`` and ``measures.png`` into ``folder``, made if it is not there; returns both paths.
-
-    Existing files of these names are replaced. Raises :class:`InputError` when matplotlib is missing or the folder
-    cannot be written.
-    """
-    figures = {"reliability.png": reliability_figure(evaluation), "measures.png": measures_figure(evaluation)}
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=120)
-    except OSError as error:
-        raise InputError(f"cannot write plots to {folder}: {error.strerror}; choose a writable folder") from error
-    return [folder / name for name in figures]
 
 
 def reliability_figure(evaluation: Evaluation) -> Any:
@@ -53,6 +37,26 @@ def measures_figure(evaluation: Evaluation) -> Any:
         name: {key: [value] for key, value in row.items()} for name, row in evaluation.rows.items() if name != TRUTH
     }
     return panels_figure(titles, rows, evaluation.rows[TRUTH])
+
+
+PLOTS = {"reliability.png": reliability_figure, "measures.png": measures_figure}
+
+
+def write_plots(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write the ``PLOTS`` into ``folder``, made if it is not there; returns their paths.
+
+    Existing files of these names are replaced. Raises :class:`InputError` when matplotlib is missing or the folder
+    cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in PLOTS.items():
+            with replacing(folder / name) as temporary:
+                figure(evaluation).savefig(temporary, format="png", dpi=120)
+    except OSError as error:
+        raise InputError(f"cannot write plots to {folder}: {error.strerror}; choose a writable folder") from error
+    return [folder / name for name in PLOTS]
 
 
 def _points(curve: Reliability) -> tuple[Any, Any, Any]:

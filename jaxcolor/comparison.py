@@ -47,9 +47,10 @@ def write_comparison(
     overwrite: bool = False,
 ) -> None:
     """Write the gray photo, the CIC baseline from the same distribution, the result, and the truth if known."""
-    pictures = {"gray": _gray_rgb(gray)}
+    small = _gray_as_shown(gray)
+    pictures = {"gray": _gray_rgb(small)}
     if result.report["method"] != "cic":
-        pictures["cic"] = read_out(gray, result.distribution, method="cic")
+        pictures["cic"] = read_out(small, result.distribution, method="cic")
     pictures[result.report["method"]] = result.rgb
     if truth is not None:
         pictures["original"] = truth
@@ -64,9 +65,23 @@ def write_refinement(
     overwrite: bool = False,
 ) -> None:
     """Write the gray photo, the colored one enlarged to its size, and the refined colors ``[H, W, 3]``."""
-    given = np.clip(np.asarray(resize(read_color(colored), gray.shape)), 0, 1)
-    pictures = {"gray": _gray_rgb(gray), "given": given, "refined": refined}
+    small = _gray_as_shown(gray)
+    given = np.clip(np.asarray(resize(read_color(colored), small.shape)), 0, 1)
+    pictures = {"gray": _gray_rgb(small), "given": given, "refined": refined}
     write_image(path, side_by_side(pictures), overwrite=overwrite)
+
+
+def _gray_as_shown(gray: GrayImage) -> GrayImage:
+    """The photo at the size of a panel: what else is shown need not be made at full size."""
+    width, height = _panel_size(gray.shape[1], gray.shape[0], MAX_SIDE)
+    if (height, width) == gray.shape:
+        return gray
+    return GrayImage(np.clip(np.asarray(resize(gray.luminance, (height, width))), 0, 100))
+
+
+def _panel_size(width: int, height: int, max_side: int) -> tuple[int, int]:
+    scale = min(1.0, max_side / max(width, height))
+    return max(1, round(scale * width)), max(1, round(scale * height))
 
 
 def _gray_rgb(gray: GrayImage) -> NDArray[np.float32]:
@@ -77,5 +92,5 @@ def _gray_rgb(gray: GrayImage) -> NDArray[np.float32]:
 
 def _shrunk(rgb: NDArray[np.float32], max_side: int) -> Image.Image:
     image = Image.fromarray(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
-    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3)
-    return image
+    size = _panel_size(*image.size, max_side)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)

@@ -109,7 +109,9 @@ def as_hints(hints: Hints | str | os.PathLike[str] | None) -> Hints | None:
 
 def _draw(number: int, hint: Hint, held: NDArray[np.bool_], chroma: NDArray[np.float32]) -> None:
     height, width = held.shape
-    row, column = np.mgrid[:height, :width]
+    # The square around the disc, as far as it lies in the photo: there may be many hints, and the photo may be large.
+    square = (_around(hint.y, hint.radius, height), _around(hint.x, hint.radius, width))
+    row, column = np.ogrid[square]
     disc = (column - hint.x) ** 2 + (row - hint.y) ** 2 <= hint.radius**2
     disc |= (column == np.floor(hint.x + 0.5)) & (row == np.floor(hint.y + 0.5))
     if not disc.any():
@@ -117,13 +119,18 @@ def _draw(number: int, hint: Hint, held: NDArray[np.bool_], chroma: NDArray[np.f
             f"hint {number} at ({hint.x:g}, {hint.y:g}) lies outside the photo, {width}×{height} pixels; move it"
         )
     color = _chroma(np.array(hint.color))
-    if (np.abs(chroma - color).max(-1) > 1e-3)[disc & held].any():
+    if (np.abs(chroma[square] - color).max(-1) > 1e-3)[disc & held[square]].any():
         raise InputError(
             f"hint {number} at ({hint.x:g}, {hint.y:g}) contradicts one before it: two colors for one pixel; "
             "remove one or give it a smaller radius"
         )
-    held |= disc
-    chroma[disc] = color
+    held[square] |= disc
+    chroma[square][disc] = color
+
+
+def _around(center: float, radius: float, size: int) -> slice:
+    first, last = (int(min(max(edge, 0), size)) for edge in (center - radius, center + radius + 2))
+    return slice(first, last)
 
 
 def _chroma(rgb: NDArray[Any]) -> NDArray[np.float32]:

@@ -433,6 +433,21 @@ def test_whatever_happens_to_one_photo_the_others_are_done(
     assert names(tmp_path / "out") == ["d.png"]
 
 
+def test_a_comparison_that_fails_does_not_hide_the_photo(
+    tmp_path: Path, cic: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxcolor.comparison.write_comparison", full)
+    save(tmp_path / "a.png")
+    code, out, err = run("colorize", tmp_path / "a.png", "--compare", *cic)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "a-color.png is written, but not" in err[0]
+    assert err[0].endswith("No space left on device")
+    assert (tmp_path / "a-color.png").exists()
+
+
 def test_errors_in_one_line() -> None:
     assert parsing.one_line(InputError("a\nb")) == "a b"
     assert parsing.one_line(PermissionError(13, "Permission denied", "x")) == "x: Permission denied"

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.sparse import lil_matrix
 from scipy.sparse.csgraph import dijkstra
@@ -129,6 +131,22 @@ def test_bad_files_of_hints(tmp_path, name, content, message) -> None:
 def test_hints_that_do_not_fit_the_photo(hints, message) -> None:
     with pytest.raises(jc.InputError, match=message):
         jc.Hints(hints).drawn(np.full((8, 9), 50.0, np.float32))
+
+
+@given(x=st.floats(-3, 12), y=st.floats(-3, 9), radius=st.one_of(st.just(0.0), st.floats(0, 15)))
+def test_discs_are_those_pixels_whose_centers_they_hold(x: float, y: float, radius: float) -> None:
+    expected = np.zeros((6, 9), bool)
+    for row, column in np.ndindex(6, 9):
+        own = (row, column) == (np.floor(y + 0.5), np.floor(x + 0.5))
+        expected[row, column] = own or (column - x) ** 2 + (row - y) ** 2 <= radius**2
+    hints = jc.Hints([jc.Hint(x, y, radius, (0.6, 0.5, 0.5))])
+    if not expected.any():
+        with pytest.raises(jc.InputError, match="outside the photo"):
+            hints.drawn(np.full((6, 9), 50, np.float32))
+        return
+    chroma, held, _ = hints.drawn(np.full((6, 9), 50, np.float32))
+    np.testing.assert_array_equal(held, expected)
+    assert (np.abs(chroma).max(-1) > 0).tolist() == expected.tolist()
 
 
 def test_colors_that_no_screen_shows_are_noted() -> None:

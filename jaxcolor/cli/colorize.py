@@ -4,7 +4,18 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaxcolor.cli.jobs import Job, Tell, Write, add_outputs, add_own_colors, check_report, do_all, own_colors, plan
+from jaxcolor.cli.jobs import (
+    Job,
+    Tell,
+    Write,
+    add_outputs,
+    add_own_colors,
+    check_report,
+    do_all,
+    own_colors,
+    plan,
+    told_as_written,
+)
 from jaxcolor.cli.parsing import add_settings, settings_of
 
 if TYPE_CHECKING:
@@ -67,7 +78,8 @@ def _colorize(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace,
     def write() -> dict[str, Any]:
         result.write(job.target, like=gray, overwrite=args.force)
         if job.comparison is not None:
-            write_comparison(job.comparison, gray, result, overwrite=args.force)
+            with told_as_written(job):
+                write_comparison(job.comparison, gray, result, overwrite=args.force)
         return result.report
 
     return write

@@ -4,8 +4,9 @@ import argparse
 import glob
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,6 +114,15 @@ def do_all(
     if failed and count > 1:
         print(f"{len(photos)} of {count} photos {done}, {len(failed)} failed", file=sys.stderr)
     return EXIT_FAILURE if failed else 0
+
+
+@contextmanager
+def told_as_written(job: Job) -> Iterator[None]:
+    """What fails while the comparison is written says that the photo itself is there."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{job.target} is written, but not {job.comparison}: {one_line(error)}") from error
 
 
 def _one_by_one(

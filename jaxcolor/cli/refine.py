@@ -16,6 +16,7 @@ from jaxcolor.cli.jobs import (
     expand,
     own_colors,
     plan,
+    told_as_written,
 )
 from jaxcolor.errors import InputError
 
@@ -127,7 +128,8 @@ def _refine(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace, c
     def write() -> dict[str, Any]:
         result.write(job.target, like=gray, overwrite=args.force)
         if job.comparison is not None:
-            write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
+            with told_as_written(job):
+                write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
         return result.report
 
     return write

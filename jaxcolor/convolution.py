@@ -45,12 +45,15 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int 
     """Cross-correlation of ``x`` ``[N, H, W, C]`` with ``kernel`` ``[h, w, C, O]``; returns ``[N, H', W', O]``.
 
     ``padding`` gives the zeros before and after each of the two axes. Equals
-    ``lax.conv_general_dilated`` in value and derivatives, to rounding.
+    ``lax.conv_general_dilated`` in value and derivatives, to rounding. Derivatives have the matrix-product precision
+    (:func:`jax.default_matmul_precision`) that holds here, wherever they are taken.
 
     >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2)), padding=((1, 1), (1, 1))).shape
     (1, 4, 4, 2)
     """
-    return _convolve(x, kernel, stride, dilation, padding)
+    # Handed on, because the rule of derivatives is traced later, when a context around this call has ended.
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return _convolve(x, kernel, stride, dilation, padding, precision)
 
 
 def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -73,9 +76,11 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[3])
 
 
-def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+def _plain(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding, precision: str | None = None
+) -> jax.Array:
     if kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding)):
-        return x @ kernel[0, 0]
+        return jnp.matmul(x, kernel[0, 0], precision=precision)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -83,6 +88,7 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding:
         padding,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
@@ -98,9 +104,11 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
     )
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
-    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))
+def _convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding, precision: str | None
+) -> jax.Array:
+    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding, precision=precision)
     if kernel.shape[2] <= _CHANNELS_FOR_SUMS:
         on_cpu = partial(_as_sum, stride=stride, dilation=dilation, padding=padding)
     elif _suits_winograd(x, kernel, stride):
@@ -138,12 +146,13 @@ def _convolve_jvp(
     stride: int,
     dilation: int,
     padding: Padding,
+    precision: str | None,
     primals: tuple[jax.Array, jax.Array],
     tangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = primals
     dx, dkernel = tangents
-    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding)
+    plain = partial(_plain, stride=stride, dilation=dilation, padding=padding, precision=precision)
     along_image = along_kernel = plain
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
@@ -157,7 +166,7 @@ def _convolve_jvp(
         if min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD_IN_KERNEL:
             in_kernel = partial(winograd_in_kernel, dilation=dilation, padding=padding)
             along_kernel = partial(lax.platform_dependent, cpu=in_kernel, default=plain)
-    primal = _convolve(x, kernel, stride, dilation, padding)
+    primal = _convolve(x, kernel, stride, dilation, padding, precision)
     return primal, along_image(dx, kernel) + along_kernel(x, dkernel)
 
 

@@ -1,6 +1,7 @@
 """Whether a photo fits into memory, answered before anything long starts."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -69,29 +70,38 @@ def require_memory(
     """
     height, width = shape
     pixels, available = math.prod(padded or shape), bytes_available()
-    needed = bytes_needed(pixels, candidates, working_pixels)
-    if needed <= available:
+
+    def needed(scale: float) -> float:
+        resampling = _bytes_of_resampling(scale * height, scale * width, working_pixels) if candidates else 0.0
+        return bytes_needed(scale**2 * pixels, candidates, working_pixels) + resampling
+
+    if needed(1) <= available:
         return
-    scale = math.sqrt(_fitting(available, candidates, working_pixels) / pixels)
+    scale = _largest(lambda scale: needed(scale) <= available)
     advice = (
         f"resize it to {max(1, int(width * scale))}×{max(1, int(height * scale))}"
         if scale > 0
         else "close other programs"
     )
     raise InputError(
-        f"{width}×{height} pixels need about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free; "
+        f"{width}×{height} pixels need about {needed(1) / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free; "
         f"{advice}" + (", or use fewer candidates" if candidates > 1 else "")
     )
 
 
-def _fitting(available: int, candidates: int, working_pixels: float) -> float:
-    """Pixels for which :func:`bytes_needed` gives ``available``; 0 if there are none. It is linear but for one bend."""
-    below = bytes_needed(1, candidates) - _BYTES_FIXED
-    fitting = max(0, available - _BYTES_FIXED) / below
-    if fitting <= working_pixels:
-        return fitting
-    beyond = bytes_needed(1, min(candidates, 1)) - _BYTES_FIXED
-    return working_pixels + (available - bytes_needed(working_pixels, candidates)) / beyond
+def _bytes_of_resampling(height: float, width: float, working_pixels: float) -> float:
+    """Of the matrices that bring a photo to the working size, on host and device: much if it is very long."""
+    scale = min(1.0, math.sqrt(working_pixels / max(1.0, height * width)))
+    return 0.0 if scale == 1 else 2 * 4 * scale * (height**2 + width**2)
+
+
+def _largest(fits: Callable[[float], bool]) -> float:
+    """The largest number in [0, 1] that fits, if all below it do too, by bisection; 0 if there is none."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _container_limits() -> list[int]:

@@ -56,6 +56,15 @@ def test_the_size_in_the_message_fits(
         require_memory((height + height // 20 + 20, width + width // 20 + 30), candidates, working_pixels=working)
 
 
+def test_a_long_photo_needs_more_than_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "bytes_available", lambda: 3 * GIGABYTE)
+    require_memory((1000, 1000), 10, working_pixels=512**2)
+    with pytest.raises(jc.InputError, match="100000×10 pixels need about"):
+        require_memory((10, 100_000), 10, working_pixels=512**2)
+    # Without a solver nothing is brought to another size.
+    require_memory((10, 100_000), 0, working_pixels=512**2)
+
+
 def test_too_little_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "bytes_available", lambda: 1000)
     with pytest.raises(jc.InputError, match="close other programs"):

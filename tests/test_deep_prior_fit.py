@@ -127,6 +127,14 @@ def test_a_loss_that_is_not_finite_keeps_the_best_state(fit: jc.DeepPriorFit):
     assert "lower the learning rate" in broken.message()
     assert np.isfinite(broken.picture).all()
     assert np.isfinite(broken.losses).all()
+    # As the message says, it goes on with a lower one.
+    again = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, init=broken, steps=3)
+    assert again.status == Status.OUT_OF_STEPS
+    assert np.isfinite(again.history[-3:]).all()
+    # That the last step went wrong shows in the picture only.
+    last = fit_deep_prior(luminance(), distribution(), preset=wild, seeds=2, steps=1)
+    assert last.status == Status.NON_FINITE
+    assert np.isfinite(last.picture).all()
 
 
 def test_time_limit_and_plateau():
@@ -139,6 +147,7 @@ def test_time_limit_and_plateau():
     rule = PlateauRule(tolerance=0.1, window=2)
     assert not rule.met(np.array([[9.0, 4.0, 4.0]]))
     assert not rule.met(np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 4.0, 2.0, 2.0]]))
+    assert rule.met(np.array([[1.0, 1.0, 1.0, 1.0], [4.0, np.nan, np.nan, np.nan]]))
 
 
 def test_photos_smaller_than_the_network_allows():
@@ -160,6 +169,11 @@ def test_guided_preset_takes_a_guide():
     np.testing.assert_array_equal(led.inputs[..., 3:], free.inputs[..., 3:])
     assert np.abs(led.inputs - mean.inputs).max() > 0.1
     assert np.abs(led.picture - free.picture).max() > 0.1
+    # Without a guide it is the mean over the photo's extent, not over its padding.
+    extent = (SHAPE[0] - 3, SHAPE[1] - 2)
+    padded = fit_deep_prior(luminance(), distribution(), preset=guided, steps=0, extent=extent).inputs[0, ..., 1:3]
+    cut = fit_deep_prior(luminance()[: extent[0], : extent[1]], distribution(), preset=guided, steps=0).inputs[0]
+    np.testing.assert_allclose(padded[: extent[0], : extent[1]], cut[..., 1:3], atol=1e-5)
     # Other noise, but the same guide.
     assert led.sample(jax.random.key(1)).shape == led.picture.shape
 
@@ -226,7 +240,9 @@ def test_names_of_presets_are_known_without_jax():
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"guide": np.zeros((9, 12)), "preset": replace(TINY, guided=True)}, r"guide must have shape \[9, 12, 2\]"),
         ({"luminance": np.zeros((9, 12, 1))}, r"luminance must have shape \[H, W\]"),
+        ({"luminance": np.zeros((9, 12, 1)), "preset": "fast"}, r"luminance must have shape \[H, W\]"),
         ({"luminance": np.full(SHAPE, np.nan)}, "NaN"),
+        ({"extent": (99, 12), "preset": replace(TINY, guided=True)}, "extent must lie inside"),
         ({"seeds": 1, "init": True}, "init does not fit"),
         ({"preset": "paper", "seeds": 2, "init": True}, "another network"),
     ],

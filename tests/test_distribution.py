@@ -208,6 +208,12 @@ def test_sizes_padded_to_one_shape_share_one_program_and_equal_the_unpadded() ->
     assert_strongest(dist, (17, 20), 3, [x[:17, :20] for x in traced])
 
 
+def test_trees_may_hold_anything() -> None:
+    dist = random_distribution()
+    assert jax.tree.map(lambda x: x.dtype, dist).palette == dist.palette.dtype
+    assert float(jax.tree.map(jnp.sum, dist).palette) == pytest.approx(float(dist.palette.sum()))
+
+
 def test_vmap_equals_a_loop() -> None:
     dists = [random_distribution(seed=i) for i in range(3)]
     stacked = ColorDistribution(jnp.stack([d.probabilities for d in dists]), dists[0].palette)

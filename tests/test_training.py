@@ -2,6 +2,7 @@
 
 import csv
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -77,6 +78,16 @@ def test_photos_are_read_and_what_cannot_be_used_is_named(tmp_path: Path, photos
     }
     broken = {Path(path).name for path, reason in found.rejected.items() if reason.startswith("not readable")}
     assert broken == {"cut.jpg", "text.png", "empty.tif"}
+
+
+def test_a_photo_with_an_odd_tag_is_read_or_named(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    orientation, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 282, 2, 3, b"72")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + resolution + bytes(4)
+    Image.fromarray(photos[0]).save(tmp_path / "odd.jpg", exif=exif)
+    Image.fromarray(photos[0]).save(tmp_path / "whole.jpg")
+    found = load_photos([tmp_path])
+    assert len(found.names) + len(found.rejected) == 2
+    assert "whole.jpg" in found.names
 
 
 # Pillow warns of odd tags and reads on.

@@ -12,6 +12,7 @@ from jaxcolor.color.palette import soft_encode
 from jaxcolor.constants import ANNEALING_TEMPERATURE
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import cubic
+from jaxcolor.trees import register
 
 # Pixels whose full distributions are held at once while the strongest modes are picked: 313 floats each.
 _BLOCK_PIXELS = 32_768
@@ -27,7 +28,6 @@ _LEAST_PROBABILITY = 1e-30
 _SHORTLIST_FACTOR = 3
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ColorDistribution:
     """One distribution over ``Q`` colors for every cell of an ``h`` by ``w`` grid.
@@ -47,7 +47,7 @@ class ColorDistribution:
 
     def __post_init__(self) -> None:
         if not all(hasattr(leaf, "shape") for leaf in (self.probabilities, self.palette)):
-            return  # JAX also builds pytrees of axes, shardings, or nothing.
+            return  # Axes of vmap, shardings.
         shape, colors = self.probabilities.shape, self.palette.shape
         if len(shape) < 3 or len(colors) < 2 or colors[-1] != 2 or shape[-1] != colors[-2]:
             raise InputError(
@@ -187,6 +187,9 @@ class ColorDistribution:
     def modes(self) -> jax.Array:
         """Index ``[h, w]`` of the most probable color of every cell."""
         return jnp.argmax(self.probabilities, axis=-1)
+
+
+register(ColorDistribution, ("probabilities", "palette"))
 
 
 def interpolated(cells: jax.Array, sizes: Sequence[int | jax.Array], padded: Sequence[int]) -> jax.Array:

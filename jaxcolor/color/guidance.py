@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxcolor.color.distribution import ColorDistribution, interpolated, places, strongest_bins
 from jaxcolor.errors import InputError
+from jaxcolor.trees import register
 
 # Cells on each side of a pixel's own that are looked at: beyond, the spread below leaves next to nothing.
 _REACH = 2
@@ -32,7 +33,6 @@ _FLOOR = 1e-8
 #     bicubic                        2.822 / 1.895     5.154 / 4.027
 #     these, λ = 0.01                2.919 / 2.006     4.872 / 3.670
 # So it is worth most where the distribution is bad, and costs a little where it is perfect, which no network's is.
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Guidance:
     """How far a pixel listens to the cells around it.
@@ -56,6 +56,9 @@ class Guidance:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not value > 0:
                 raise InputError(f"{name} must be a positive number; got {value}")
+
+
+register(Guidance, ("spread", "difference", "uncertainty", "reach"))
 
 
 def strongest_by_luminance(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxcolor.coupled_tv.trees import is_number
 from jaxcolor.errors import InputError
+from jaxcolor.trees import is_number
 
 _RANGES = {"lab": ("L*", 100.0), "yuv": ("Y", 255.0)}
 # Rounding of half-precision files and of color conversions; a wrong unit is off by much more.

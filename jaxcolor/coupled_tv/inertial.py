@@ -19,8 +19,8 @@ from jaxcolor.coupled_tv.operators import (
     total,
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
-from jaxcolor.coupled_tv.trees import Number, Planes, register
 from jaxcolor.coupled_tv.weights import descend, weighted_mean
+from jaxcolor.trees import Number, Planes, register
 
 
 @dataclass(frozen=True)

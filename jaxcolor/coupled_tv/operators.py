@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcolor.coupled_tv.trees import Number
+from jaxcolor.trees import Number
 
 Extent = tuple[Array | int, Array | int] | None
 Pair = tuple[Array, Array]

@@ -17,9 +17,9 @@ from jaxcolor.coupled_tv.operators import (
     gradient,
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
-from jaxcolor.coupled_tv.trees import Number, Plane, Planes, is_number, register
 from jaxcolor.coupled_tv.weights import descend, weighted_mean
 from jaxcolor.errors import InputError
+from jaxcolor.trees import Number, Plane, Planes, is_number, register
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from jaxcolor.color.guidance import Guidance, strongest_by_luminance
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_yuv
 from jaxcolor.coupled_tv.checks import check_arrays, check_luminance, check_number, check_space
 from jaxcolor.coupled_tv.operators import Extent, Pair, coupled_total_variation, inside, total
-from jaxcolor.coupled_tv.trees import Number, Plane, Planes, make, register
 from jaxcolor.coupled_tv.weights import join, split, spread, weighted_mean
 from jaxcolor.errors import InputError
+from jaxcolor.trees import Number, Plane, Planes, make, register
 
 if TYPE_CHECKING:
     from jaxcolor.color.distribution import ColorDistribution

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcolor.coupled_tv.checks import check_step
-from jaxcolor.coupled_tv.trees import Number, make, register
 from jaxcolor.coupled_tv.weights import join
 from jaxcolor.errors import InputError
+from jaxcolor.trees import Number, make, register
 
 
 class Status(IntEnum):

@@ -103,9 +103,9 @@ def solve_in_chunks(
 ) -> Solution:
     """:func:`solve` as a host loop over compiled chunks: progress, a time limit, and Ctrl-C that keeps the result.
 
-    Arrays, steps and status are those of ``solve(..., record_every=chunk)``; ``energies`` ends with the last chunk
-    taken. Compiled once for any number of steps. Each chunk works in place in the buffers of the last; the caller's
-    arrays are never touched.
+    Arrays, steps and status are those of ``solve(..., record_every=chunk)``, but that no chunk follows one after which
+    values are infinite or NaN; ``energies`` ends with the last chunk taken. Compiled once for any number of steps. Each
+    chunk works in place in the buffers of the last; the caller's arrays are never touched.
 
     Args:
         chunk: steps between two looks at the clock.

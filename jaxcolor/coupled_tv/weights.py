@@ -1,6 +1,6 @@
 """What every solver does with the weights w and the candidates c of all pixels.
 
-Both are :data:`~jaxcolor.coupled_tv.trees.Planes` ``[..., H, k, W]``. Sums over few candidates are written layer by
+Both are :data:`~jaxcolor.trees.Planes` ``[..., H, k, W]``. Sums over few candidates are written layer by
 layer, which XLA:CPU compiles to one vectorised pass where a reduction is not one. Derivatives are written for
 the whole array: the derivative of cutting out one layer would be an array of zeros around it, k times.
 """
@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxcolor.coupled_tv.operators import Pair, computed_once
 from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_simplex, threshold_by_newton, threshold_by_sorting
-from jaxcolor.coupled_tv.trees import Number, Planes
+from jaxcolor.trees import Number, Planes
 
 
 def split(values: Array) -> Planes:

@@ -12,12 +12,14 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from jaxcolor.color.distribution import ColorDistribution
+from jaxcolor.coupled_tv.checks import check_luminance
 from jaxcolor.coupled_tv.solution import Status
 from jaxcolor.deep_prior.objective import Data, from_unit
 from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset
 from jaxcolor.deep_prior.steps import (
     CHUNK,
     FitState,
+    best_state,
     draw,
     first_state,
     nearest_colors,
@@ -142,8 +144,9 @@ def fit_deep_prior(
     ((8, 8, 2), (2, 3), 'all steps were taken')
     """
     chosen, steps = _checked(preset, steps, seeds)
-    height, width = jnp.shape(luminance)[:2] if jnp.ndim(luminance) == 2 else (0, 0)
-    guide = _guide(guide, distribution, (height, width)) if chosen.guided else None
+    luminance = check_luminance(luminance)
+    height, width = luminance.shape
+    guide = _guide(guide, distribution, (height, width), extent) if chosen.guided else None
     plane, guide, extent = _large_enough(luminance, guide, extent, 2**chosen.network.scales + 1)
     cells = distribution.probabilities.shape
     data = Data.of(plane, distribution.palette, (cells[0], cells[1]), extent)
@@ -194,7 +197,7 @@ class _Loop:
                 histories.append(parts)
                 done += count
                 if not np.isfinite(parts[:, -1].sum(-1)).any():
-                    return replace(state, parameters=state.best), Status.NON_FINITE
+                    return best_state(state), Status.NON_FINITE
                 try:
                     self._tell(done, parts[:, -1])
                 except KeyboardInterrupt:
@@ -229,13 +232,22 @@ def _result(
     histories: list[NDArray[np.float32]],
     size: tuple[int, int],
 ) -> DeepPriorFit:
-    pictures = draw(preset.network, state.parameters, inputs)
-    losses = np.asarray(total_losses(data, preset.objective, pictures, state.target))
+    pictures, losses = _ends(data, preset, state, inputs)
+    if not np.isfinite(losses).any() and status != Status.NON_FINITE:
+        # The last step went wrong, of which no loss before a step could tell.
+        state, status = best_state(state), Status.NON_FINITE
+        pictures, losses = _ends(data, preset, state, inputs)
     seed = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     parts = np.concatenate(histories, 1) if histories else np.zeros((len(losses), 0, 3), np.float32)
     picture = _to_lab(pictures[seed, : size[0], : size[1]])
     target = np.asarray(from_unit(state.target[seed]))
     return DeepPriorFit(picture, target, status, parts.shape[1], parts, losses, seed, state, inputs, preset)
+
+
+def _ends(data: Data, preset: Preset, state: FitState, inputs: Array) -> tuple[Array, NDArray[np.float32]]:
+    """Pictures and losses of every seed."""
+    pictures = draw(preset.network, state.parameters, inputs)
+    return pictures, np.asarray(total_losses(data, preset.objective, pictures, state.target))
 
 
 def _to_lab(picture: Array) -> NDArray[np.float32]:
@@ -255,23 +267,27 @@ def _checked(preset: str | Preset, steps: int | None, seeds: int) -> tuple[Prese
     return preset, steps
 
 
-def _guide(given: ArrayLike | None, distribution: ColorDistribution, shape: tuple[int, int]) -> Array:
+def _guide(
+    given: ArrayLike | None, distribution: ColorDistribution, shape: tuple[int, int], extent: tuple[int, int] | None
+) -> Array:
     if given is None:
-        return resize(distribution.mean(), shape, "linear")
+        size = extent or shape
+        border = [(0, max(0, whole - part)) for whole, part in zip(shape, size, strict=True)]
+        return jnp.pad(resize(distribution.mean(), size, "linear"), [*border, (0, 0)], mode="edge")
     if jnp.shape(given) != (*shape, 2):
         raise InputError(f"guide must have shape {[*shape, 2]}, got {list(jnp.shape(given))}")
     return jnp.asarray(given)
 
 
 def _large_enough(
-    luminance: ArrayLike, guide: Array | None, extent: tuple[int, int] | None, side: int
-) -> tuple[ArrayLike, Array | None, tuple[int, int] | None]:
+    luminance: Array, guide: Array | None, extent: tuple[int, int] | None, side: int
+) -> tuple[Array, Array | None, tuple[int, int] | None]:
     """The photo with its border repeated up to ``side`` pixels, where it is smaller, and its extent."""
-    shape = jnp.shape(luminance)
-    if len(shape) != 2 or 0 in shape or min(shape) >= side:
+    shape = luminance.shape
+    if min(shape) >= side:
         return luminance, guide, extent
     border = [(0, max(0, side - n)) for n in shape]
-    padded = jnp.pad(jnp.asarray(luminance), border, mode="edge")
+    padded = jnp.pad(luminance, border, mode="edge")
     if guide is not None:
         guide = jnp.pad(guide, [*border, (0, 0)], mode="edge")
     return padded, guide, extent or (shape[0], shape[1])

@@ -20,9 +20,9 @@ from jax.typing import ArrayLike
 
 from jaxcolor.coupled_tv.checks import check_luminance, check_step
 from jaxcolor.coupled_tv.operators import Extent, coupled_total_variation, inside, total
-from jaxcolor.coupled_tv.trees import Number, register
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import resample, resampling_matrix
+from jaxcolor.trees import Number, register
 
 AB_SCALE = 110.0
 """Largest |a*| or |b*| that a picture can hold: the extent of the 313 colors."""

@@ -1,7 +1,7 @@
 """The compiled programs of a fit: its first state, chunks of Adam steps, pictures, assignment and losses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -36,6 +36,11 @@ class FitState:
     target: Array
     best: Array
     best_loss: Array
+
+
+def best_state(state: FitState) -> FitState:
+    """The state of the smallest loss so far, to go on from with fresh moments: the others led astray."""
+    return replace(state, parameters=state.best, moments=jax.vmap(_ADAM.init)(state.best))
 
 
 def run_chunk(

@@ -13,8 +13,8 @@ class PlateauRule:
     """Stop when the loss is asymptotically constant.
 
     For every seed its mean over the last ``window`` steps is at most the share ``tolerance`` below that over the
-    ``window`` before. Looked at after every chunk. The loss jumps at assignments, so the windows should cover
-    equally many.
+    ``window`` before; seeds whose loss is not finite do not count. Looked at after every chunk. The loss jumps at
+    assignments, so the windows should cover equally many.
     Raises :class:`InputError` for numbers outside their range.
 
     >>> PlateauRule(tolerance=0.1, window=2).met(np.array([[9.0, 4.2, 4.0, 4.0, 4.0]]))
@@ -35,4 +35,4 @@ class PlateauRule:
         if losses.shape[1] < 2 * self.window:
             return False
         late, early = (losses[:, -n * self.window :][:, : self.window].mean(1) for n in (1, 2))
-        return bool((early - late <= self.tolerance * early).all())
+        return not bool((early - late > self.tolerance * early).any())

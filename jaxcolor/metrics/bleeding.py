@@ -16,7 +16,7 @@ def edges(values: jax.Array, share: float = 0.1) -> jax.Array:
 
     Args:
         values: [H, W] or [H, W, C].
-        share: Largest share of pixels in (0, 1] that counts as edge. Pixels of equal gradient count alike, and
+        share: Share of pixels in (0, 1] that counts as edge. Pixels of equal gradient count alike, so it may be more;
             those without any gradient never count.
 
     Returns:

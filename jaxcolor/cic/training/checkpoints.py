@@ -44,8 +44,14 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
-        self._lock.release()
+        try:
+            self._manager.close()
+        except (ValueError, OSError) as failure:
+            # What ended the block comes first.
+            if error is None:
+                raise self._unwritten(failure) from failure
+        finally:
+            self._lock.release()
 
     @property
     def latest(self) -> int | None:
@@ -58,8 +64,11 @@ class Checkpoints:
             return like
         checkpoint = f"the checkpoint of step {self.latest} in {self._folder}"
         try:
-            if self._shapes() == {name: leaf.shape for name, leaf in _by_name(like).items()}:
+            shapes = self._shapes()
+            if shapes == {name: leaf.shape for name, leaf in _by_name(like).items()}:
                 return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
+            if not shapes:
+                raise ValueError("its metadata is missing")
         except (ValueError, OSError) as error:
             raise InputError(f"{checkpoint} is damaged; delete it, or give another folder") from error
         raise InputError(f"{checkpoint} is of another network; give the width of that run, or another folder")
@@ -73,6 +82,7 @@ class Checkpoints:
         """Begin to save; a failure may show in the next call."""
         needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
         if free < needed:
+            self.wait()  # only then it is known which one is the last
             raise self._unwritten(OSError(0, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state))

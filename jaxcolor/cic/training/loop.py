@@ -1,6 +1,5 @@
 """The training loop: optimiser, one compiled step, checkpoints, log."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -157,7 +156,7 @@ def placements(batch: int, devices: int | None = None) -> tuple[NamedSharding, N
     Raises :class:`InputError` for a number of devices that is not there or does not divide the batch.
     """
     available = jax.devices()
-    count = math.gcd(len(available), batch) if devices is None else devices
+    count = max(n for n in range(1, len(available) + 1) if batch % n == 0) if devices is None else devices
     if not 1 <= count <= len(available) or batch % count:
         raise InputError(
             f"cannot train on {count} devices: there are {len(available)}, and the batch of {batch} "

@@ -1,4 +1,4 @@
-"""Registering the classes of this folder as pytrees, and the type of their planes."""
+"""Registering classes as pytrees without their checks, and the type of planes."""
 
 from collections.abc import Iterable
 from typing import Any

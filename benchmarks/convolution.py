@@ -51,12 +51,13 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
         if peers:
             ways["XLA's own"] = _timed(_xla(layer), x, kernel, change)
             ways |= _torch(layer, x, kernel, change)
+        notes = ["PyTorch is not installed: its row is left out"] if peers and "PyTorch" not in ways else []
         for what, part in enumerate(("value", "both gradients")):
             title = (
                 f"convolution, {name}: {part} of {layer.images} × {layer.size}² × {layer.channels} → {layer.outputs}"
             )
             rows = measure_in_turns({who: functions[what] for who, functions in ways.items()})
-            yield Table(title, rows, "PyTorch" if "PyTorch" in rows else "jaxcolor")
+            yield Table(title, rows, "PyTorch" if "PyTorch" in rows else "jaxcolor", notes=notes)
 
 
 def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray]:

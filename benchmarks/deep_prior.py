@@ -32,6 +32,7 @@ from jaxcolor.photo import padded_photo, without_padding
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
+from .networks import MISSING
 from .quality import TRUTH, Rows, comparison, measures, table, write_sheet
 from .timing import machine, measure_in_turns
 from .truth import photo, photo_files
@@ -161,6 +162,8 @@ def print_step(name: str, preset: Preset, size: int) -> dict[str, float]:
     ways = {"JAX": _jax_steps(preset, size)}
     if (theirs := _torch_steps(preset, size)) is not None:
         ways["PyTorch"] = theirs
+    else:
+        print(MISSING)
     seconds = {way: timing.median / STEPS_IN_A_ROW for way, timing in measure_in_turns(ways, 5).items()}
     print(f"{name}: {size}², {preset.network.channels} channels, {preset.network.scales} scales, float32")
     for way, of in seconds.items():

@@ -7,7 +7,6 @@ done; what can be timed is when the picture comes to rest, and the energy then s
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import jax
@@ -61,11 +60,14 @@ def to_optimum(size: int, longest: int, peers: bool) -> Iterator[Table]:
     curves: dict[str, Curve] = {}
     for name, solver in solvers(0.0).items():
         curves[f"jaxcolor {name}"] = curve(problem, solver, longest, TARGETS[-1] * optimum + optimum)
+    about = [f"the optimum is known to {gap:.1e}"]
     if peers:
-        with suppress(ImportError):
+        try:
             curves["scico PDHG"] = scico_curve(problem, luminance, mean, optimum, min(longest, 800))
+        except ImportError:
+            about.append("scico is not installed: its row is left out")
     for target in TARGETS:
-        rows, notes = {}, [f"the optimum is known to {gap:.1e}"]
+        rows, notes = {}, list(about)
         for name, points in curves.items():
             reached = [seconds for seconds, energy in points if energy <= (1 + target) * optimum]
             if reached:

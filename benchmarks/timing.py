@@ -3,12 +3,16 @@
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from jaxcolor.cic.training.provenance import code_commit
+
+PACKAGES = ("jax", "numpy", "torch", "scico")
 
 
 @dataclass(frozen=True)
@@ -77,24 +81,29 @@ def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: in
 
 
 def machine() -> dict[str, str]:
-    """Processor, number of cores, versions, commit, and how memory is taken where that is not as usual.
+    """Processor, number of cores, versions of what is installed, commit, and how memory is taken if not as usual.
 
     ``jaxcolor train`` and the deep prior's command run with ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``.
     """
     import jax
 
-    folder = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
     tunables = os.environ.get("GLIBC_TUNABLES")
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "commit": commit.stdout.strip() or "unknown",
+        **{package: version for package in PACKAGES if (version := _version(package))},
+        "commit": code_commit() or "unknown",
         **({"GLIBC_TUNABLES": tunables} if tunables else {}),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -10,20 +10,16 @@ import jaxcolor
 
 HEAVY = ("jax", "flax", "optax", "orbax", "numpy", "scipy", "PIL", "imageio", "torch", "requests")
 PROBE = f"""
-import json, sys, time
-start = time.perf_counter()
+import json, sys
 import jaxcolor
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, [name for name in {HEAVY} if name in sys.modules]]))
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     command = [sys.executable, "-W", "error", "-c", PROBE]
-    seconds, loaded = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    loaded = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert loaded == []
-    # A few milliseconds; the limit leaves room for a busy machine.
-    assert seconds < 1
 
 
 @pytest.mark.parametrize("name", jaxcolor.__all__)

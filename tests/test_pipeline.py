@@ -275,15 +275,18 @@ def test_the_compilations_of_a_new_bucket_are_seen(net: jc.CIC) -> None:
     assert compiled
 
 
-def test_padding_does_not_show(net: jc.CIC) -> None:
-    """A photo that fills its bucket, and the same with a row and a column less."""
-    whole, part = photo(64, 64), photo(64, 64)[:63, :62]
+def test_padding_does_not_show(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = photo(63, 50)
     for method in ("coupled-tv", "cic"):
-        dist = net.predict(jc.GrayImage.from_array(part).luminance, 32)
-        result = jc.colorize(part, weights=net, method=method, **FAST)
-        np.testing.assert_allclose(result.distribution.probabilities, dist.probabilities, atol=1e-6)
-        assert result.rgb.shape == (63, 62, 3)
-        assert jc.colorize(whole, weights=net, method=method, **FAST).rgb.shape == (64, 64, 3)
+        padded = jc.colorize(given, weights=net, method=method, **FAST)
+        dist = net.predict(jc.GrayImage.from_array(given).luminance, 32)
+        np.testing.assert_allclose(padded.distribution.probabilities, dist.probabilities, atol=1e-6)
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxcolor.photo.bucket", lambda size: size)
+            alone = jc.colorize(given, weights=net, method=method, **FAST)
+        assert padded.rgb.shape == alone.rgb.shape == (63, 50, 3)
+        np.testing.assert_allclose(padded.chroma, alone.chroma, atol=1e-3)
+        assert np.ptp(alone.chroma) > 1
 
 
 def test_buckets() -> None:

@@ -53,8 +53,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=METHODS, default=Settings.method, help="default: %(default)s")
     _add_number(group, "candidates", int, "K", "colors per pixel")
-    _add_number(group, "fidelity", float, "λ", "> 0; larger stays closer to the network's colors")
-    _add_number(group, "coupling", float, "γ", ">= 0; larger ties color edges to gray edges")
+    _add_number(
+        group,
+        "fidelity",
+        float,
+        "λ",
+        "> 0; larger stays closer to the network's colors (default: 0.02, without guidance 0.01)",
+    )
+    _add_number(group, "coupling", float, "γ", ">= 0; larger ties color edges to gray edges (default: 240)")
     group.add_argument(
         "--variant", choices=VARIANTS, default=Settings.variant, help="how colors are enlarged (default: %(default)s)"
     )

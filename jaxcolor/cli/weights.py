@@ -50,8 +50,9 @@ def run_list(args: argparse.Namespace) -> int:
             parameters = info.manifest.get("parameters", 0) / 1e6
             print(f"{info.name:<12}{parameters:.1f} M parameters, width {info.manifest['width']:g}   {info.path}")
             for key in ("origin", "source", "training", "license"):
-                if key in info.manifest:
-                    print(f"{'':<12}{key}: {info.manifest[key]}")
+                # The settings of a run of our own would fill the screen.
+                if isinstance(told := info.manifest.get(key), str):
+                    print(f"{'':<12}{key}: {told}")
         elif info.problem is not None:
             print(f"{info.name:<12}unusable: {info.problem}")
         else:

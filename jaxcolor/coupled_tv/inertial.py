@@ -52,8 +52,8 @@ class InertialForwardBackward:
         q ← w + β (w - w⁻)
         w⁺ = P_Δ(q - ρ·(λ/2)·(‖u⁺ - c_i‖²)_i)
 
-    The Lyapunov function :meth:`lyapunov` decreases at every step for α ≤ 1, β < 1 and any ρ > 0 (ALGORITHMS 2.4 of
-    the project's notes; a test checks it), and limits are critical points. Natural images have
+    The Lyapunov function :meth:`lyapunov` decreases at every step for α ≤ 1, β < 1 and any ρ > 0
+    (``tests/test_coupled_tv_solvers.py`` checks it), and limits are critical points. Natural images have
     a ≫ ε nearly everywhere, so the metric moves much farther than the global step ε/8.
 
     Args:

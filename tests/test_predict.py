@@ -255,17 +255,3 @@ def test_saved_and_loaded_weights_are_equal(net: CIC, tmp_path: Path, dtype: jnp
         CIC.load(tmp_path / "net.safetensors", logit_scale=-1)
     size = (tmp_path / "net.safetensors").stat().st_size
     assert size < 1.4 * dtype.dtype.itemsize * sum(x.size for x in jax.tree.leaves(dict(net.variables)))
-
-
-def test_on_accelerators_predictions_and_their_slopes_are_of_full_precision(net: CIC) -> None:
-    """Also where they are differentiated from outside. Compiled for a GPU, which need not be here."""
-
-    def loss(luminance: jax.Array) -> jax.Array:
-        return net.predict(luminance, resolution=32).mean().sum()
-
-    image = jax.ShapeDtypeStruct((32, 32), jnp.float32)
-    for function in (loss, jax.value_and_grad(loss)):
-        program = jax.jit(function).trace(image).lower(lowering_platforms=("cuda",)).as_text()
-        lines = [line for line in program.splitlines() if "stablehlo.convolution" in line or "dot_general" in line]
-        assert len(lines) > 22
-        assert all(line.count("HIGHEST") == 2 for line in lines)

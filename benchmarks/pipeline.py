@@ -21,11 +21,16 @@ from .timing import Table, Timing, measure
 
 # Run by a small process, since a process counts the peak of the one that started it as its own.
 LAUNCHER = """
-import json, resource, subprocess, sys, time
+import json, subprocess, sys, time
+try:
+    import resource
+except ImportError:
+    resource = None
 began = time.perf_counter()
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
 seconds = time.perf_counter() - began
-print(json.dumps([code, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if resource else float("nan")
+print(json.dumps([code, seconds, peak]))
 """
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+from jaxcolor.cli.targets import check_target
+
 from .timing import Table, machine
 
 # The modules that make the tables, and what each measures.
@@ -35,8 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the tables as they come."""
+    # Whatever is missing is missed now, not after many minutes.
+    if options.json:
+        check_target(options.json, "the results", "--json", force=True)
+    if options.plot:
+        # Here, not on top: plots load JAX, which the help of the command line does without.
+        from jaxcolor.plots import new_figure
+
+        new_figure(1, 1)
     about, made = machine(), []
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
+    if about["backend"] != "cpu":
+        print("PyTorch, NumPy, scico and C run on the CPU: ratios to them are between devices", flush=True)
     for table in tables(options.only, options.quick, not options.no_peers):
         print(table, flush=True)
         made.append(table)

@@ -33,6 +33,12 @@ class Hint:
     radius: float
     color: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.x, self.y, self.radius]).all() or self.radius < 0:
+            raise InputError("a hint is out of range; expected finite numbers and a radius of at least 0")
+        if len(self.color) != 3 or not all(0 <= part <= 1 for part in self.color):
+            raise InputError(f"the color of a hint is three numbers in [0, 1]; got {self.color}")
+
 
 @dataclass(frozen=True, eq=False)
 class Hints:
@@ -49,6 +55,10 @@ class Hints:
 
     points: Sequence[Hint] = ()
     strokes: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.strokes is not None and (self.strokes.ndim != 3 or self.strokes.shape[2] != 4):
+            raise InputError(f"strokes must be RGBA, [H, W, 4]; got shape {list(self.strokes.shape)}")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Hints":
@@ -177,6 +187,7 @@ def _point(place: str, row: Any) -> Hint:
         color = color_of(row["color"])
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{place} is not understood ({error}); expected numbers and a color like #c83232") from error
-    if not np.isfinite([x, y, radius]).all() or radius < 0:
-        raise InputError(f"{place} is out of range; expected finite numbers and a radius of at least 0")
-    return Hint(x, y, radius, color)
+    try:
+        return Hint(x, y, radius, color)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error

@@ -143,10 +143,12 @@ def _deep_prior(
     from jaxcolor.deep_prior.fit import fit_deep_prior
     from jaxcolor.deep_prior.objective import Losses
     from jaxcolor.deep_prior.presets import PRESETS
+    from jaxcolor.deep_prior.steps import seeds_apart
 
     chosen = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
     name, preset = (chosen, PRESETS[chosen]) if isinstance(chosen, str) else ("given", chosen)
-    small, notes = _working_size(photo, settings, preset.network.channels)
+    side_by_side = 1 if seeds_apart() else settings.seeds
+    small, notes = _working_size(photo, settings, side_by_side * preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
     as_fitted = small is photo and hints is None and not preset.guided
     total = steps + (0 if as_fitted else _leading_steps(settings, hints))

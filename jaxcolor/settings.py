@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 from jaxcolor.constants import ANNEALING_TEMPERATURE, INPUT_MULTIPLE, PALETTE_SIZE, RESOLUTION
 from jaxcolor.errors import InputError
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
 METHODS = ("coupled-tv", "cic", "deep-prior")
 PRESETS = ("fast", "paper", "author")
 VARIANTS = ("guided", "mouzon2019")
+WHOLE_NUMBERS = (
+    "resolution",
+    "candidates",
+    "steps",
+    "refinement_steps",
+    "prior_steps",
+    "seed",
+    "seeds",
+    "working_side",
+)
+NUMBERS = ("rebalancing", "temperature", "fidelity", "coupling")
 
 # ``python -m benchmarks parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
 # 8 pixels a cell as in photos of 512², before improbable colors were carried to the nearest candidates; ΔE2000 within
@@ -81,6 +93,8 @@ class Settings:
     working_side: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _check_kind(name, value)
         checks = {
             f"method must be one of {', '.join(METHODS)}; got {self.method!r}": self.method in METHODS,
             f"resolution must be a positive multiple of {INPUT_MULTIPLE}; got {self.resolution}": (
@@ -122,6 +136,21 @@ class Settings:
         if self.working_side is None and self.method == "coupled-tv" and self.variant == "mouzon2019":
             return math.inf
         return (self.working_side or WORKING_SIDE) ** 2
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Raise for what is no number where one is expected; NumPy's and JAX's scalars are numbers too."""
+    if name not in WHOLE_NUMBERS + NUMBERS or (value is None and getattr(Settings, name) is None):
+        return
+    try:
+        # Of anything else these say what it is not.
+        if name in WHOLE_NUMBERS:
+            index(value)
+        else:
+            math.isnan(value)
+    except TypeError as error:
+        what = "a whole number" if name in WHOLE_NUMBERS else "a number"
+        raise InputError(f"{name} must be {what}; got {value!r}") from error
 
 
 def _is_preset(value: object) -> bool:

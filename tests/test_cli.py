@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -313,7 +314,7 @@ def test_bad_photos_are_reported_and_the_rest_is_done(tmp_path: Path, cic: list[
     expected = {str(folder / name): word for name, word in bad_photos(folder).items()}
     save(folder / "good.png")
     expected |= {str(tmp_path / "missing.png"): "no such file", str(nothing): "no photo", "no*.png": "no photo"}
-    expected[300 * "a" + ".png"] = "too long"
+    expected |= {300 * "a" + ".png": "too long", "": "an empty name"}
     before = names(tmp_path)
     code, out, err = run("colorize", folder, *list(expected)[5:], "-o", tmp_path / "out", "--report", report, *cic)
     assert code == 1
@@ -452,6 +453,21 @@ def test_errors_in_one_line() -> None:
     assert parsing.one_line(InputError("a\nb")) == "a b"
     assert parsing.one_line(PermissionError(13, "Permission denied", "x")) == "x: Permission denied"
     assert "out of memory" in parsing.one_line(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a device of Linux")
+def test_streams_that_are_closed_or_full(tmp_path: Path, cic: list[str]) -> None:
+    save(tmp_path / "a.png")
+    command = shlex.join(
+        [sys.executable, "-m", "jaxcolor", "colorize", str(tmp_path / "a.png"), "--force", *map(str, cic)]
+    )
+    for redirection, code in ((">&-", 0), ("2>&-", 0), (">/dev/full", 1)):
+        (tmp_path / "a-color.png").unlink(missing_ok=True)
+        done = subprocess.run(["bash", "-c", f"{command} {redirection}"], capture_output=True, text=True)
+        assert done.returncode == code, redirection
+        assert "Traceback" not in done.stderr
+        assert (tmp_path / "a-color.png").exists()
+    assert "No space left" in done.stderr
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, tiny: Path) -> None:

@@ -270,3 +270,11 @@ def test_a_residual_network_starts_with_the_picture_that_it_is_given() -> None:
     assert fit.history[-1].sum() < fit.history[0].sum()
     with pytest.raises(jc.InputError, match="needs a preset that is guided"):
         replace(tiny, guided=False)
+
+
+def test_single_precision_where_double_is_allowed() -> None:
+    with jax.enable_x64(True):
+        light = jnp.asarray(luminance(), jnp.float32)
+        fit = fit_deep_prior(light, distribution(), preset=TINY, steps=2)
+    assert fit.picture.dtype == np.float32
+    assert np.isfinite(fit.picture).all()

@@ -133,6 +133,16 @@ def test_hints_that_do_not_fit_the_photo(hints, message) -> None:
         jc.Hints(hints).drawn(np.full((8, 9), 50.0, np.float32))
 
 
+def test_hints_that_are_none() -> None:
+    for place in ((np.nan, 1, 1), (1, np.inf, 1), (1, 1, -1)):
+        with pytest.raises(jc.InputError, match="finite numbers and a radius of at least 0"):
+            jc.Hint(*place, RED)
+    with pytest.raises(jc.InputError, match=r"three numbers in \[0, 1\]"):
+        jc.Hint(1, 1, 1, (120, 110, 110))
+    with pytest.raises(jc.InputError, match="strokes must be RGBA"):
+        jc.Hints(strokes=np.zeros((4, 4, 3), np.float32))
+
+
 @given(x=st.floats(-3, 12), y=st.floats(-3, 9), radius=st.one_of(st.just(0.0), st.floats(0, 15)))
 def test_discs_are_those_pixels_whose_centers_they_hold(x: float, y: float, radius: float) -> None:
     expected = np.zeros((6, 9), bool)

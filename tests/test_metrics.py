@@ -394,3 +394,11 @@ def test_every_measure_says_its_range_and_what_fools_it(name: str) -> None:
         assert word in text
     assert "What fools it" in text or name == "kept_apart"
     assert "better" in text or "No direction" in text or "on the scale of" in text
+
+
+def test_integers_do_not_wrap_around() -> None:
+    random = np.random.default_rng(0)
+    first, second = (random.integers(0, 256, (16, 18, 3), np.uint8) for _ in range(2))
+    for measure in (metrics.psnr, metrics.ssim):
+        expected = measure(jnp.asarray(first / 255, jnp.float32), jnp.asarray(second / 255, jnp.float32))
+        np.testing.assert_allclose(measure(first, second, peak=255), expected, rtol=1e-4)

@@ -316,6 +316,9 @@ def test_buckets() -> None:
         ({"seed": -1}, "seed must"),
         ({"seeds": 0}, "seeds must"),
         ({"working_side": 4}, "working_side"),
+        ({"steps": 2.5}, "steps must be a whole number; got 2.5"),
+        ({"candidates": None}, "candidates must be a whole number; got None"),
+        ({"fidelity": "a"}, "fidelity must be a number; got 'a'"),
     ],
 )
 def test_bad_settings_are_one_line(net: jc.CIC, settings: dict[str, Any], word: str) -> None:

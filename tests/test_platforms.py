@@ -1,4 +1,4 @@
-"""What no machine of the tests has: every computation is translated for GPU and TPU.
+"""Other platforms than the CPU: every computation is translated for GPU and TPU, which need not be there.
 
 That shows that each of its operations exists there, and with which precision matrix products are asked for: by default
 GPUs round their factors to 10 bits, and TPUs to 7.
@@ -119,3 +119,13 @@ def test_every_computation_exists_on_other_platforms(name: str, platform: str) -
             line for line in text.splitlines() if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
         ]
         assert [line for line in products if line.count("HIGHEST") < 2] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", list(EXACT))
+def test_an_accelerator_computes_what_the_cpu_does(name: str) -> None:
+    function, arguments = EXACT[name]()
+    there = jax.jit(function)(*arguments)
+    here = jax.jit(function)(*jax.device_put(arguments, jax.devices("cpu")[0]))
+    for got, want in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-2)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, _sorting_network, project_simplex
+from jaxcolor.errors import InputError
 from tests.coupled_tv_data import float64
 from tests.reference import coupled_tv as reference
 
@@ -93,3 +94,9 @@ def test_dtype_is_kept():
         for dtype in (jnp.bfloat16, jnp.float32):
             shape = jax.ShapeDtypeStruct((count,), dtype)
             assert jax.eval_shape(project_simplex, shape).dtype == dtype
+
+
+def test_integers_and_one_vector_at_a_time() -> None:
+    np.testing.assert_allclose(project_simplex(jnp.array([1, 2, 3])), [0, 0, 1])
+    with pytest.raises(InputError, match=r"takes one vector \[k\], got shape \(2, 3\)"):
+        project_simplex(jnp.zeros((2, 3)))

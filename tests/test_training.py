@@ -8,20 +8,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import imagecodecs
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import rgb2lab
 
-import jaxcolor
+import jaxcolor.images
 from jaxcolor.cic.network import CICNetwork, merged
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training import loop
-from jaxcolor.cic.training.data import SQUEEZE, batches, load_photos, make_batch, random_crop
+from jaxcolor.cic.training.data import SQUEEZE, Photos, batches, load_photos, make_batch, random_crop
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, train, trained_network
 from jaxcolor.cic.training.loss import (
     SHARPENING,
@@ -80,14 +82,42 @@ def test_photos_are_read_and_what_cannot_be_used_is_named(tmp_path: Path, photos
     assert broken == {"cut.jpg", "text.png", "empty.tif"}
 
 
-def test_a_photo_with_an_odd_tag_is_read_or_named(tmp_path: Path, photos: list[np.ndarray]) -> None:
+def test_of_two_photos_one_is_held_out(photos: list[np.ndarray]) -> None:
+    for share in (1e-6, 0.02):
+        # The first two are equal, the third is the one that tells something.
+        found = Photos([photos[0], photos[0], photos[1]], ["a.png", "b.png", "c.png"], {})
+        training, validation = found.split(share)
+        assert (training.names, validation.names) == (["a.png", "b.png"], ["c.png"])
+    flat = np.zeros((40, 40, 3), np.uint8) + np.uint8([200, 40, 90])
+    training, validation = Photos([flat, flat], ["a.png", "b.png"], {}).split(0.02)
+    assert (len(training.names), len(validation.names)) == (1, 1)
+
+
+def test_pictures_of_the_run_and_hidden_files_are_no_photos(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    for name in ("a.png", "run/samples/1.png", ".b.png", ".c/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photos[0]).save(tmp_path / name)
+    assert load_photos([tmp_path], besides=tmp_path / "run").names == ["a.png"]
+
+
+def test_photos_are_read_as_they_are_to_be_colorized(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    Image.fromarray(photos[0]).save(tmp_path / "wide.png", icc_profile=imagecodecs.cms_profile("adobergb"))
+    tifffile.imwrite(tmp_path / "deep.tif", photos[0].astype(np.uint16) * 257, photometric="rgb")
+    found = load_photos([tmp_path])
+    assert found.names == ["deep.tif", "wide.png"]
+    np.testing.assert_array_equal(found.images[0], photos[0])
+    assert np.abs(found.images[1] - 255 * jaxcolor.images.read_color(tmp_path / "wide.png")).max() <= 0.5001
+    assert np.abs(found.images[1].astype(int) - photos[0]).max() > 5
+
+
+def test_a_photo_with_an_odd_tag_is_read(tmp_path: Path, photos: list[np.ndarray]) -> None:
     orientation, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 282, 2, 3, b"72")
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + resolution + bytes(4)
     Image.fromarray(photos[0]).save(tmp_path / "odd.jpg", exif=exif)
     Image.fromarray(photos[0]).save(tmp_path / "whole.jpg")
     found = load_photos([tmp_path])
-    assert len(found.names) + len(found.rejected) == 2
-    assert "whole.jpg" in found.names
+    assert found.names == ["odd.jpg", "whole.jpg"]
+    assert found.images[0].shape[:2] == found.images[1].shape[1::-1]
 
 
 # Pillow warns of odd tags and reads on.

@@ -130,9 +130,17 @@ def test_log_takes_new_columns_into_an_old_file(tmp_path: Path) -> None:
     append_row(path, {"step": 1, "loss": 0.5})
     append_row(path, {"step": 2, "loss": 1 / 3, "wait": 0.25})
     append_row(path, {"step": 3, "wait": 0.125})
+    # What a spreadsheet may have added.
+    path.write_bytes(path.read_bytes().replace(b"2,0.333333,0.25", b"2,0.333333,0.25,\xff"))
+    append_row(path, {"step": 4})
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [list(row.values()) for row in rows] == [["1", "0.5", ""], ["2", "0.333333", "0.25"], ["3", "", "0.125"]]
+    assert [list(row.values()) for row in rows] == [
+        ["1", "0.5", ""],
+        ["2", "0.333333", "0.25"],
+        ["3", "", "0.125"],
+        ["4", "", ""],
+    ]
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
 
 
@@ -248,5 +256,9 @@ def test_the_weights_that_a_run_began_with_are_noted_once(tmp_path: Path) -> Non
     origin = {"name": "embedded", "training": {"phases": [1, 2, 3]}}
     for step, steps in ((0, 100), (50, 100), (100, 200), (150, 200)):
         provenance.record_phase(tmp_path, step, {"steps": steps}, origin)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / provenance.PHASES).write_text("[")
+    with pytest.raises(InputError, match="is damaged"):
+        provenance.phases(tmp_path / "other")
     noted = [(phase["from_step"], phase["steps"], phase.get("init")) for phase in provenance.phases(tmp_path)]
     assert noted == [(0, 100, origin), (100, 200, None)]

@@ -203,3 +203,13 @@ def test_list(good: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> No
     target.write_bytes(b"damaged")
     assert list_weights()[1].problem is not None
     assert "zhang2016   unusable: " in printed()
+
+
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [({"prior": [0.5, 0.5]}, "prior must be 313 numbers"), ({"training": {"uniform_share": "x"}}, "uniform_share")],
+)
+def test_frequencies_of_colors_that_are_none(tmp_path: Path, told: dict[str, object], word: str) -> None:
+    save_weights(tmp_path / "odd.safetensors", random_variables(), {"width": WIDTH, **told})
+    with pytest.raises(InputError, match=word):
+        load_weights(tmp_path / "odd.safetensors")

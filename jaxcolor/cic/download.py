@@ -141,6 +141,8 @@ def _collect(release: Release, url: str, part: Path, progress: bool) -> None:
     have = _size(part)
     if have == release.size:
         return
+    if have > release.size:
+        have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
         answer.raise_for_status()

@@ -24,6 +24,7 @@ import jaxcolor
 from jaxcolor.cache import cache_directory
 from jaxcolor.cic.network import AB_UNIT, variable_shapes
 from jaxcolor.color.palette import ab_bins
+from jaxcolor.constants import PALETTE_SIZE
 from jaxcolor.errors import InputError
 from jaxcolor.files import replacing
 
@@ -211,7 +212,19 @@ def _manifest(path: Path, file: safe_open) -> Manifest:
     for key, value in (("width", width), ("logit_scale", scale)):
         if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise InputError(f"weights file {path}: {key} must be a positive number, got {value!r}")
+    for key, value, count in _class_frequencies(manifest):
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) != count or not all(isinstance(x, int | float) and 0 < x <= 1 for x in numbers):
+            raise InputError(f"weights file {path}: {key} must be {count} numbers above 0 and at most 1")
     return manifest
+
+
+def _class_frequencies(manifest: Manifest) -> list[tuple[str, Any, int]]:
+    """What a manifest may tell of the frequencies of colors: key, value, how many numbers that must be."""
+    training = manifest.get("training")
+    share = training.get("uniform_share") if isinstance(training, dict) else None
+    told = [("prior", manifest.get("prior"), PALETTE_SIZE), ("training.uniform_share", share, 1)]
+    return [(key, value, count) for key, value, count in told if value is not None]
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], manifest: Manifest) -> None:

@@ -200,6 +200,9 @@ def plan(
     failed: dict[str, str] = {}
     sources: dict[Path, tuple[Path, Path | None]] = {}
     for pattern in inputs:
+        if not pattern:  # of a variable that is not set; a path would make the working folder of it
+            failed[pattern] = "an empty name; expected a photo, a folder or a pattern"
+            continue
         try:
             found = expand(pattern)
         except OSError as error:

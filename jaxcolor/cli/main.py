@@ -26,16 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["--version"])                                                        # doctest: +SKIP
     jaxcolor 0.1.0
     """
+    # A service or a script may have closed them.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         try:
             return _run(arguments)
         finally:
-            # Now, not at exit, where Python would complain about a reader that went away.
+            # Now, not at exit, where Python would complain about a reader that went away, or a full disk.
             sys.stdout.flush()
-    except BrokenPipeError:  # for example `jaxcolor … | head -1`
+    except OSError as error:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+        # For example `jaxcolor … | head -1`, where nobody asks why.
+        return EXIT_FAILURE if isinstance(error, BrokenPipeError) else _fail(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -50,7 +54,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     # Commands of many steps of one network; elsewhere huge pages are worth nothing. Only if this process is ours.
     if arguments is None and (args.command == "train" or getattr(args, "method", None) == "deep-prior"):
         restart_with_huge_pages()
-    _set_environment()
+    _set_environment(warnings_of_jax=args.command == "doctor")
     try:
         with warnings.catch_warnings():
             # Remarks of other libraries are for developers, who ask for them with PYTHONWARNINGS.
@@ -78,15 +82,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_environment() -> None:
+def _set_environment(warnings_of_jax: bool) -> None:
     """Settings that JAX reads when it is first imported; the user's own come first.
 
-    Compiled programs are kept on disk, so that only the first run of a command compiles, and logs stay out of stderr.
+    Compiled programs are kept on disk, so that only the first run of a command compiles, and logs stay out of stderr,
+    but for warnings, as of a GPU that cannot be used, where they are wanted.
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    os.environ.setdefault("JAX_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("JAX_LOGGING_LEVEL", "WARNING" if warnings_of_jax else "ERROR")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     names = ("size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "least_share", "seed")
     config = TrainingConfig(width=width, **{name: getattr(args, name) for name in names})
     repetitions = dict(args.repeat)
-    photos = load_photos(args.folders)
+    photos = load_photos(args.folders, besides=args.run_folder)
     for path, reason in photos.rejected.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
     training, validation = photos.split(args.validation_share)
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> None:
         f"--learning-rate must be a positive number; got {args.learning_rate}": 0 < args.learning_rate < math.inf,
         f"--uniform-share must be above 0 and at most 1; got {args.uniform_share}": 0 < args.uniform_share <= 1,
         f"--least-share must be above 0 and at most 1; got {args.least_share}": 0 < args.least_share <= 1,
-        f"--seed must be at least 0; got {args.seed}": args.seed >= 0,
+        f"--seed must be at least 0 and less than 2**32; got {args.seed}": 0 <= args.seed < 2**32,
         f"--validation-share must be between 0 and 1; got {args.validation_share}": 0 < args.validation_share < 1,
         f"--devices must be at least 1; got {args.devices}": args.devices is None or args.devices >= 1,
         f"--output must end in .safetensors; got {args.output}": args.output.suffix == ".safetensors",

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxcolor.errors import InputError
+
 SORTED_UP_TO = 16
 """Longest vector that is sorted by a network: 60 comparators at 16, and compile time grows with their number."""
 
@@ -29,6 +31,10 @@ def project_simplex(v: Array) -> Array:
     >>> [round(float(w), 3) for w in project_simplex(jnp.array([0.5, 0.9, -3.0]))]
     [0.3, 0.7, 0.0]
     """
+    if jnp.ndim(v) != 1:
+        raise InputError(f"project_simplex takes one vector [k], got shape {jnp.shape(v)}; use jax.vmap for more")
+    v = jnp.asarray(v)
+    v = v if jnp.issubdtype(v.dtype, jnp.floating) else v.astype(jnp.float32)
     # The projection does not change when all entries shift; near 0 nothing is lost to rounding.
     v = v - v.max()
     threshold = threshold_by_sorting(list(v)) if v.shape[0] <= SORTED_UP_TO else threshold_by_newton(v)

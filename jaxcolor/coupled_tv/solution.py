@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxcolor.coupled_tv.checks import check_step
@@ -61,7 +62,7 @@ class StopRule:
     def __post_init__(self) -> None:
         check_step("tolerance", self.tolerance, above=0)
         check_step("share", self.share, below=1)
-        if not isinstance(self.every, int) or self.every < 1:
+        if not isinstance(self.every, int | np.integer) or self.every < 1:
             raise InputError(f"every must be a whole number of steps, at least 1; got {self.every!r}")
 
 

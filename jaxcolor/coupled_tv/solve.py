@@ -146,9 +146,9 @@ def solve_in_chunks(
 
 
 def _check_counts(steps: int, record_every: int | None) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
         raise InputError(f"steps must be a whole number, zero or more; got {steps!r}")
-    if record_every is not None and (not isinstance(record_every, int) or record_every < 1):
+    if record_every is not None and (not isinstance(record_every, int | np.integer) or record_every < 1):
         raise InputError(
             f"the number of steps between records must be a whole number, at least 1; got {record_every!r}"
         )

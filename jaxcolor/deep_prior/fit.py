@@ -112,7 +112,7 @@ def fit_deep_prior(
             cropped.
         distribution: on any grid, usually 64 x 64.
         key: of the noise and the first parameters; None: ``jax.random.key(0)``. The same key gives the same picture on
-            the same machine.
+            the same machine; on GPU if XLA's flag ``--xla_gpu_deterministic_ops`` is set.
         preset: "paper", "author", "fast", or a :class:`Preset`.
         steps: of Adam; None: the preset's.
         seeds: fits from so many independent starts, side by side; a start sometimes leaves a stray spot. The result is

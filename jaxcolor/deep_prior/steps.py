@@ -135,12 +135,13 @@ _picture_of_all = jax.jit(_of_all(_picture, (1, 2)), static_argnums=0)
 def unravel(network: SkipNetwork, channels: int) -> Callable[[Array], Any]:
     """From the vector of parameters to the tree that the network takes.
 
-    As one vector, so that a step of Adam is one small program instead of one for each of a hundred arrays.
+    As one vector, so that a step of Adam is one small program instead of one for each of a hundred arrays; the arrays
+    have its dtype.
     """
     side = 2**network.scales + 1
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
     with jax.ensure_compile_time_eval():
-        return ravel_pytree(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))[1]
+        return ravel_pytree(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes))[1]
 
 
 @jax.jit

@@ -4,6 +4,12 @@ import jax
 import jax.numpy as jnp
 
 
+def as_float(values: jax.Array) -> jax.Array:
+    """Integers as float32, in which differences and squares do not wrap around."""
+    values = jnp.asarray(values)
+    return values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(jnp.float32)
+
+
 def gradient_length(values: jax.Array) -> jax.Array:
     """[H, W] √(Σ over channels |∇|²), forward differences, 0 across the last row and column."""
     planes = values[..., None] if values.ndim == 2 else values

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcolor.errors import InputError
-from jaxcolor.metrics.arithmetic import channels, length, mean, safe_sqrt
+from jaxcolor.metrics.arithmetic import as_float, channels, length, mean, safe_sqrt
 
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
@@ -74,7 +74,7 @@ def psnr(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     Args:
         rgb1: [H, W, 3] (or any shape).
         rgb2: The same shape.
-        peak: The largest possible value.
+        peak: The largest possible value: 1, or 255 for 8-bit integers.
 
     Returns:
         [] in decibels, higher is better, infinite for equal pictures.
@@ -85,7 +85,7 @@ def psnr(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
         >>> round(float(psnr(jnp.zeros((2, 2, 3)), jnp.full((2, 2, 3), 0.1))), 3)
         20.0
     """
-    return 10 * jnp.log10(peak**2 / mean((rgb1 - rgb2) ** 2))
+    return 10 * jnp.log10(peak**2 / mean((as_float(rgb1) - as_float(rgb2)) ** 2))
 
 
 def ssim(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
@@ -94,7 +94,7 @@ def ssim(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     Args:
         rgb1: [H, W, C], at least 11 pixels high and wide.
         rgb2: The same shape.
-        peak: The largest possible value.
+        peak: The largest possible value: 1, or 255 for 8-bit integers.
 
     Returns:
         [] in [-1, 1], 1 for equal pictures, higher is better: the mean over the windows that lie inside the picture
@@ -115,6 +115,7 @@ def ssim(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
             f"ssim takes two pictures [H, W, C] of one shape, at least {WINDOW} pixels high and wide; "
             f"got {rgb1.shape} and {rgb2.shape}"
         )
+    rgb1, rgb2 = as_float(rgb1), as_float(rgb2)
     mean1, mean2 = _windowed_mean(rgb1), _windowed_mean(rgb2)
     variance1 = _windowed_mean(rgb1**2) - mean1**2
     variance2 = _windowed_mean(rgb2**2) - mean2**2

@@ -1,8 +1,10 @@
 """Photos in memory and reproducible batches of random crops."""
 
+import os
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from jaxcolor.errors import InputError
+from jaxcolor.images import read_color
+from jaxcolor.images.profiles import ProfileKind, profile_kind
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 # Windows have the photo's aspect, changed by up to this factor, because prediction squeezes whole photos of any aspect
@@ -23,6 +27,8 @@ LEAST_SHARE = 0.45
 # Gray photos teach nothing: Zhang et al. keep photos with some |a*| or |b*| above 5; on RGB, about this spread.
 MINIMAL_COLOR_SPREAD = 12
 GRAY = "gray"
+# Threads that make crops: a GPU takes a batch in milliseconds.
+MOST_WORKERS = 16
 # Of 64 bits, see fingerprints.
 NEAR_DUPLICATE_BITS = 6
 
@@ -38,14 +44,26 @@ class Photos:
     def split(self, share: float) -> tuple["Photos", "Photos"]:
         """(training, validation): about ``share`` of the photos, chosen by name, so that a photo never changes sides.
 
-        Those that nearly equal a training photo, mirrored or not, go to training: they would measure memory.
+        Those that nearly equal a training photo, mirrored or not, go to training: they would measure memory. Of two
+        photos or more one is held out at least, if possible such a one as equals no other.
         """
         held_out = np.array([zlib.crc32(name.encode()) % 1000 < 1000 * share for name in self.names])
         prints = fingerprints(self.images)
         known = np.concatenate([prints[~held_out, 0], prints[~held_out, 1]])
         for i in np.flatnonzero(held_out):
             held_out[i] = np.bitwise_count(known ^ prints[i, 0]).min(initial=64) > NEAR_DUPLICATE_BITS
+        if not held_out.any() and len(self.names) > 1:
+            held_out[self._most_apart(prints)] = True
         return self._select(list(~held_out)), self._select(list(held_out))
+
+    def _most_apart(self, prints: NDArray[np.uint64]) -> int:
+        """The first photo, in an order by name as good as random, that nearly equals no other; else the first."""
+        order = sorted(range(len(self.names)), key=lambda i: zlib.crc32(self.names[i].encode()))
+        for i in order:
+            others = np.delete(prints, i, 0).ravel()
+            if np.bitwise_count(others ^ prints[i, 0]).min() > NEAR_DUPLICATE_BITS:
+                return i
+        return order[0]
 
     def repeated(self, times: Mapping[str, int]) -> "Photos":
         """The photos whose file names match a pattern of ``times`` count so many times (0: not at all), others once.
@@ -86,14 +104,18 @@ def fingerprints(images: Sequence[np.ndarray]) -> NDArray[np.uint64]:
     return np.packbits(bits, -1).view(np.uint64)[..., 0]
 
 
-def load_photos(folders: Sequence[Path], side: int | None = None, most: int | None = None) -> Photos:
+def load_photos(
+    folders: Sequence[Path], side: int | None = None, most: int | None = None, besides: Path | None = None
+) -> Photos:
     """Decode every photo below ``folders``; broken and gray ones are left out and named in ``rejected``.
+
+    What lies below ``besides``, such as the sample pictures of a run, is not looked at, nor are hidden files.
 
     With ``side`` each photo is squeezed to a square of so many pixels. With ``most`` at most so many files are read,
     evenly spaced among all. Raises :class:`InputError` for a folder that is missing and when no usable photo is left.
     Memory: 3 bytes a pixel.
     """
-    paths = [path for folder in folders for path in _photo_paths(folder)]
+    paths = [path for folder in folders for path in _photo_paths(folder, besides)]
     if most is not None and len(paths) > most:
         paths = [paths[i * len(paths) // most] for i in range(most)]
     with ThreadPoolExecutor() as pool:
@@ -114,22 +136,37 @@ def load_photos(folders: Sequence[Path], side: int | None = None, most: int | No
     return photos
 
 
-def _photo_paths(folder: Path) -> list[Path]:
+def _photo_paths(folder: Path, besides: Path | None) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of color photos")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    apart = None if besides is None else besides.resolve()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (apart is not None and path.resolve().is_relative_to(apart))
+    )
 
 
 def _decode(path: Path, side: int | None) -> np.ndarray | str:
     try:
-        with Image.open(path) as image:
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        rgb = _pixels(path)
     except Exception as error:  # decoders of damaged files raise whatever they like
         return f"not readable ({error})"
     if side is not None:
         rgb = squeezed(rgb, side)
     spread = rgb.max(-1).astype(np.int16) - rgb.min(-1)
     return rgb if spread.max() > MINIMAL_COLOR_SPREAD else GRAY
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """As a photo is read to be colorized; by Pillow alone, several times as fast, where that is the same."""
+    with suppress(Exception), Image.open(path) as image:
+        profile = image.info.get("icc_profile")
+        if not profile or profile_kind(profile) is ProfileKind.SRGB:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    return np.rint(255 * read_color(path)).astype(np.uint8)
 
 
 def batches(
@@ -141,8 +178,9 @@ def batches(
     Crops are made by a few threads ahead of time.
     """
     make = partial(make_batch, images, size, count, seed, least_share=least_share)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        ahead = [pool.submit(make, first_step + i) for i in range(4)]
+    workers = min(os.cpu_count() or 2, MOST_WORKERS)
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = [pool.submit(make, first_step + i) for i in range(2 * workers)]
         step = first_step + len(ahead)
         while True:
             yield ahead.pop(0).result()

@@ -46,12 +46,13 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
     rows: list[dict[str, str]] = []
     columns: list[str] = []
     if path.exists():
-        with path.open(newline="") as file:
+        # Whatever another program has made of it: what can be read stays.
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), list(reader.fieldnames or [])
     columns += [name for name in row if name not in columns]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows([*rows, text])
 

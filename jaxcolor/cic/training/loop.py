@@ -211,7 +211,9 @@ def make_averaged_variables(
     def statistics(state: TrainingState, rgb: jax.Array) -> Variables:
         variables = {"params": state.average, "batch_stats": state.batch_stats}
         luminance, _ = luminance_and_targets(rgb)
-        return network.apply(variables, luminance, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        # As predictions are made; only the step itself may round.
+        with jax.default_matmul_precision("highest"):
+            return network.apply(variables, luminance, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
     @jax.jit
     def plain(average: Variables, each: Sequence[Variables]) -> Variables:
@@ -240,7 +242,8 @@ def make_validation(
     @jax.jit
     def measure(variables: Variables, rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
         luminance, ab = luminance_and_targets(rgb)
-        logits = jnp.asarray(network.apply(variables, luminance)) - offset
+        with jax.default_matmul_precision("highest"):
+            logits = jnp.asarray(network.apply(variables, luminance)) - offset
         rebalanced = logits + vivid_offset
         mean = jnp.matmul(jax.nn.softmax(logits), palette, precision="highest")
         baseline = jnp.broadcast_to(jnp.log(prior), logits.shape)
@@ -327,10 +330,10 @@ def train(
                     row = meter.row(config.batch)
                     measures, pictures = validate(state)
                     row |= measures
-                    log.write(number + 1, row, pictures)
                     shown = ("loss", "cross_entropy", "ab_rmse", "data_wait")
                     progress.set_postfix({name: f"{row[name]:.3f}" for name in shown})
                     checkpoints.save(number + 1, state)
+                    log.write(number + 1, row, pictures)
                     meter = _Meter()
             checkpoints.wait()
             if interrupted() and checkpoints.latest != int(state.step):

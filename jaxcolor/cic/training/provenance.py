@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxcolor
+from jaxcolor.errors import InputError
 from jaxcolor.files import replacing
 
 PHASES = "phases.json"
@@ -36,7 +37,10 @@ def record_phase(folder: Path, step: int, settings: Mapping[str, Any], init: Map
 def phases(folder: Path) -> list[dict[str, Any]]:
     """What :func:`record_phase` noted, in order."""
     path = folder / PHASES
-    return json.loads(path.read_text()) if path.is_file() else []
+    try:
+        return json.loads(path.read_text()) if path.is_file() else []
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); mend or delete it") from error
 
 
 def code_commit() -> str | None:

@@ -115,6 +115,13 @@ def test_a_leftover_of_another_file_is_thrown_away(server: Server, tmp_path: Pat
     assert (tmp_path / "w.pth").read_bytes() == CONTENT
 
 
+def test_a_longer_part_is_begun_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w.pth.part").write_bytes(CONTENT + b"more")
+    download(release(server), server.url, tmp_path / "w.pth", progress=False)
+    assert (tmp_path / "w.pth").read_bytes() == CONTENT
+    assert server.ranges == [None]
+
+
 def test_wrong_size_wrong_status_and_no_server_are_explained(server: Server, tmp_path: Path) -> None:
     expected = release(server)
     server.content = CONTENT[:-1]

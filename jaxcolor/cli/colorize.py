@@ -14,7 +14,7 @@ from jaxcolor.cli.jobs import (
     do_all,
     own_colors,
     plan,
-    told_as_written,
+    writer,
 )
 from jaxcolor.cli.parsing import add_settings, settings_of
 
@@ -74,12 +74,5 @@ def _colorize(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace,
     for place in job.places:
         check_output(place, overwrite=args.force, source=gray.source)
     result = colorize(gray, progress=tell, **settings)
-
-    def write() -> dict[str, Any]:
-        result.write(job.target, like=gray, overwrite=args.force)
-        if job.comparison is not None:
-            with told_as_written(job):
-                write_comparison(job.comparison, gray, result, overwrite=args.force)
-        return result.report
-
-    return write
+    compare = partial(write_comparison, gray=gray, result=result, overwrite=args.force)
+    return writer(job, result, gray, args.force, compare)

@@ -4,9 +4,8 @@ import argparse
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,9 @@ from jaxcolor.errors import InputError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from jaxcolor.images import GrayImage
+    from jaxcolor.photo import Picture
 
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 MARK = "-color"
@@ -116,13 +118,19 @@ def do_all(
     return EXIT_FAILURE if failed else 0
 
 
-@contextmanager
-def told_as_written(job: Job) -> Iterator[None]:
-    """What fails while the comparison is written says that the photo itself is there."""
-    try:
-        yield
-    except Exception as error:
-        raise InputError(f"{job.target} is written, but not {job.comparison}: {one_line(error)}") from error
+def writer(job: Job, result: "Picture", like: "GrayImage", force: bool, compare: Callable[[Path], None]) -> Write:
+    """What writes a result and, if it is wanted, its comparison; if only that fails, the message says so."""
+
+    def write() -> dict[str, Any]:
+        result.write(job.target, like=like, overwrite=force)
+        if job.comparison is not None:
+            try:
+                compare(job.comparison)
+            except Exception as error:
+                raise InputError(f"{job.target} is written, but not {job.comparison}: {one_line(error)}") from error
+        return result.report
+
+    return write
 
 
 def _one_by_one(

@@ -16,7 +16,7 @@ from jaxcolor.cli.jobs import (
     expand,
     own_colors,
     plan,
-    told_as_written,
+    writer,
 )
 from jaxcolor.errors import InputError
 
@@ -124,12 +124,5 @@ def _refine(job: Job, gray: "GrayImage", tell: Tell, args: argparse.Namespace, c
     result = refine_photo(
         gray, job.source, strength=args.strength, align=not args.no_align, steps=args.steps, progress=tell, **colors
     )
-
-    def write() -> dict[str, Any]:
-        result.write(job.target, like=gray, overwrite=args.force)
-        if job.comparison is not None:
-            with told_as_written(job):
-                write_refinement(job.comparison, gray, job.source, result.rgb, overwrite=args.force)
-        return result.report
-
-    return write
+    compare = partial(write_refinement, gray=gray, colored=job.source, refined=result.rgb, overwrite=args.force)
+    return writer(job, result, gray, args.force, compare)

@@ -22,14 +22,16 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from jaxcolor.cic import weights as weights_module
+from jaxcolor.cic.calibration import calibrate
 from jaxcolor.cic.predict import CIC
-from jaxcolor.cic.training.data import load_photos
+from jaxcolor.cic.training.data import load_photos, squeezed
 from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, initial_state
 from jaxcolor.cic.weights import expected_shapes, save_weights
 from jaxcolor.cli import colorize as colorize_command
 from jaxcolor.cli import doctor, huge_pages, jobs, parsing
 from jaxcolor.cli.main import main
 from jaxcolor.color.palette import ab_bins
+from jaxcolor.constants import RESOLUTION
 from jaxcolor.errors import InputError
 from tests.conftest import Run
 from tests.reference import coupled_tv as reference
@@ -631,13 +633,22 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     code, out, err = run(*train_arguments(tmp_path), "--steps", 3)
     assert (code, len(out)) == (0, 2)
     assert [line.split(":")[0] for line in err] == ["left out", "left out"]
-    assert CIC.load(tmp_path / "trained.safetensors").width == 1 / 32
+    net = CIC.load(tmp_path / "trained.safetensors")
+    assert (net.width, net.logit_scale) == (1 / 32, 1)
+    # What is held out calibrates the finished network, in its manifest only.
+    _, validation = load_photos([tmp_path / "photos"]).split(0.3)
+    assert net.manifest["calibration"]["photos"] == 3
+    assert net.calibrated().logit_scale == pytest.approx(
+        calibrate(net, [squeezed(image, RESOLUTION) for image in validation.images]), rel=1e-2
+    )
     training, _ = load_photos([tmp_path / "photos"]).split(0.3)
     wanted = 9 + 3 * training.names.count("1.png") + sum(name.startswith("1") for name in training.names)
     code, _, err = run(*train_arguments(tmp_path), "--steps", 4, "--repeat", "1.png=5", "--repeat", "1*=2")
     assert code == 130
     assert "interrupted" in err[-1]
-    assert CIC.load(tmp_path / "trained.safetensors").manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
+    manifest = CIC.load(tmp_path / "trained.safetensors").manifest
+    assert manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
+    assert "calibration" not in manifest
 
     # Weights to start from bring their width.
     arguments = train_arguments(tmp_path)

@@ -67,6 +67,19 @@ def test_rebalancing_multiplies_by_a_power_of_the_class_weights(net: CIC) -> Non
         net.rebalanced(distribution, 1.0)
 
 
+def test_the_scale_that_calibrates_is_told_and_used_on_request(net: CIC, tmp_path: Path) -> None:
+    net.with_calibration(1.25, photos=7).save(tmp_path / "told.safetensors")
+    told = CIC.load(tmp_path / "told.safetensors")
+    assert told.manifest["calibration"] == {"logit_scale": 1.25, "photos": 7}
+    p, calibrated = (np.float64(x.predict(photo(20, 30), RESOLUTION).probabilities) for x in (told, told.calibrated()))
+    # The network's own scale is 4.
+    want = p ** (1.25 / 4)
+    np.testing.assert_allclose(calibrated, want / want.sum(-1, keepdims=True), rtol=1e-4, atol=1e-9)
+    for wrong in (None, 1.25, {"photos": 7}, {"logit_scale": "high"}, {"logit_scale": -1.0}, {"logit_scale": np.inf}):
+        with pytest.raises(InputError, match="jaxcolor evaluate FOLDER --calibrate"):
+            replace(net, manifest=Manifest({"calibration": wrong})).calibrated()
+
+
 @given(st.integers(0, 2**31 - 1))
 @settings(max_examples=5, deadline=None)
 def test_merged_variables_compute_the_same_in_the_plain_network(seed: int) -> None:

@@ -60,7 +60,7 @@ def test_average(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for name, array in flatten_dict(variables["params"]).items():
         if name != ("model_out",):
             array += rng.normal(size=array.shape).astype(np.float32)
-    save_weights(other, variables, {"width": WIDTH, "training": {"step": 7}})
+    save_weights(other, variables, {"width": WIDTH, "training": {"step": 7}, "calibration": {"logit_scale": 2}})
     output = tmp_path / "mean.safetensors"
     arguments = argparse.Namespace(files=[good, other], output=output, force=False)
     assert command.run_average(arguments) == 0
@@ -68,6 +68,7 @@ def test_average(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     read, manifest = load_weights(output)
     assert [part["step"] for part in manifest["averaged"]] == [None, 7]
     assert manifest["training"] == {"step": 7}
+    assert "calibration" not in manifest
     parts = [flatten_dict(load_weights(path)[0]) for path in (good, other)]
     for name, array in flatten_dict(read).items():
         np.testing.assert_allclose(array, (parts[0][name] + parts[1][name]) / 2, rtol=1e-3, atol=1e-4)

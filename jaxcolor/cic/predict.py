@@ -1,6 +1,7 @@
 """CIC: the network with its weights, from luminance to a distribution of colors."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from jaxcolor.color.palette import rebalancing_weights
 from jaxcolor.constants import INPUT_MULTIPLE, REBALANCING, RESOLUTION
 from jaxcolor.errors import InputError
 from jaxcolor.resampling import resample, resampling_matrix
+
+# Key of the manifest, see CIC.with_calibration.
+CALIBRATION = "calibration"
 
 
 class Manifest(dict[str, Any]):
@@ -95,7 +99,10 @@ class CIC:
             raise InputError(f"networks of several widths or logit scales have no average: {sorted(kinds)}")
         parts = [{"step": net.manifest.run().get("step"), "checksum": net.manifest.get("checksum")} for net in nets]
         variables = jax.tree.map(lambda *arrays: sum(arrays) / len(arrays), *(net.variables for net in nets))
-        return replace(nets[-1], variables=variables, manifest=Manifest({**nets[-1].manifest, "averaged": parts}))
+        manifest = Manifest({**nets[-1].manifest, "averaged": parts})
+        # What calibrates a part need not calibrate the mean.
+        manifest.pop(CALIBRATION, None)
+        return replace(nets[-1], variables=variables, manifest=manifest)
 
     def save(self, path: str | os.PathLike[str], dtype: Any = jnp.float32) -> None:
         """Write weights and manifest to a ``.safetensors`` file; ``dtype`` of the parameters is float32 or float16.
@@ -107,6 +114,31 @@ class CIC:
         manifest = dict(self.manifest) | {"width": self.width, "logit_scale": float(self.logit_scale)}
         params = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.variables["params"])
         save_weights(path, dict(self.variables) | {"params": params}, manifest)
+
+    def with_calibration(self, logit_scale: float, photos: int) -> "CIC":
+        """The same predictions, with a manifest that tells the logit scale which calibrates them on so many photos.
+
+        The scale is that of :func:`jaxcolor.cic.calibration.calibrate`; :meth:`calibrated` applies it.
+        """
+        note = {"logit_scale": float(logit_scale), "photos": photos}
+        return replace(self, manifest=Manifest({**self.manifest, CALIBRATION: note}))
+
+    def calibrated(self) -> "CIC":
+        """The network at the logit scale that calibrates its distribution, as its manifest tells.
+
+        Raises :class:`InputError` if it does not.
+
+        >>> CIC.init(jax.random.key(0), width=1 / 16).with_calibration(1.3, photos=100).calibrated().logit_scale
+        1.3
+        """
+        told = self.manifest.get(CALIBRATION)
+        scale = told.get("logit_scale") if isinstance(told, Mapping) else None
+        if not (isinstance(scale, int | float) and 0 < scale < math.inf):
+            raise InputError(
+                f"the manifest of these weights must tell a positive logit scale that calibrates them, got {told!r}; "
+                "measure it with: jaxcolor evaluate FOLDER --calibrate OUT.safetensors"
+            )
+        return replace(self, logit_scale=float(scale))
 
     def prior(self) -> jax.Array | None:
         """Frequency of each color in the photos that trained the network, ``[313]``, if the manifest tells."""

@@ -135,18 +135,13 @@ def _evaluate(
 
 
 def _write_calibrated(net: "CIC", evaluation: "Evaluation", path: Path) -> None:
-    from dataclasses import replace
-
     import jax
     import jax.numpy as jnp
 
-    from jaxcolor.cic.predict import Manifest
-
     scale = evaluation.distribution["calibrated_logit_scale"]
-    manifest = net.manifest | {"calibration": {"photos": evaluation.photos, "logit_scale_before": net.logit_scale}}
     # Half precision stays half precision, and nothing else loses any.
     kernels = [x for x in jax.tree.leaves(net.variables["params"]) if x.ndim == 4]
     half = all(bool((x.astype(jnp.float16).astype(x.dtype) == x).all()) for x in kernels)
-    calibrated = replace(net, logit_scale=scale, manifest=Manifest(manifest))
+    calibrated = net.with_calibration(scale, evaluation.photos).calibrated()
     calibrated.save(path, dtype="float16" if half else "float32")
     print(f"{path}: logit scale {scale:.4g}")

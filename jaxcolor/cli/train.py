@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxcolor.cli.parsing import EXIT_INTERRUPTED, progress_bar_wanted
 from jaxcolor.cli.targets import check_target
-from jaxcolor.constants import INPUT_MULTIPLE
+from jaxcolor.constants import INPUT_MULTIPLE, RESOLUTION
 from jaxcolor.errors import InputError
 
 
@@ -91,12 +91,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and write the averaged weights in half precision; also after Ctrl-C, with what there is."""
+    """Train, and write the averaged weights in half precision; also after Ctrl-C, with what there is.
+
+    The manifest of a finished run tells the logit scale that calibrates the network on the photos held out.
+    """
     _check(args)
     # Here, not on top: a wrong option is answered at once, before JAX is loaded.
+    from jaxcolor.cic.calibration import calibrate
     from jaxcolor.cic.predict import CIC
-    from jaxcolor.cic.training.data import load_photos
-    from jaxcolor.cic.training.loop import TrainingConfig, train, trained_network
+    from jaxcolor.cic.training.data import load_photos, squeezed
+    from jaxcolor.cic.training.loop import MOST_VALIDATED, TrainingConfig, train, trained_network
     from jaxcolor.cic.training.provenance import phases
 
     init = None if args.init is None else CIC.load(args.init)
@@ -132,9 +136,13 @@ def run(args: argparse.Namespace) -> int:
     source: dict[str, Any] = {"photos": [folder.name for folder in args.folders], "repeated": repetitions}
     source["phases"] = phases(args.run_folder)
     net = trained_network(state, config, training.images, args.name, source)
+    finished = int(state.step) >= config.steps
+    if finished:
+        seen = [squeezed(image, RESOLUTION) for image in validation.images[:MOST_VALIDATED]]
+        net = net.with_calibration(calibrate(net, seen), len(seen))
     net.save(args.output, dtype="float16")
     print(f"{args.output}: {int(state.step)} steps")
-    if int(state.step) < config.steps:
+    if not finished:
         print("jaxcolor: interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0

@@ -255,7 +255,9 @@ def figure(curves: dict[str, Curve]) -> Any:
             by_step.plot(part, color=color, linewidth=0.8, linestyle=style)
     for style, part in zip(("dotted", "dashed", "dashdot"), ("color", "luminance", "variation"), strict=True):
         by_step.plot([], color="gray", linestyle=style, label=part)
-    by_time.set(xlabel="seconds", ylabel="loss", yscale="log", xscale="symlog", xlim=(0, None))
+    # A part that begins at 0, up to rounding, would take most of the height.
+    lowest = 1e-6 * min(line.loss.min() for line in curves.values())
+    by_time.set(xlabel="seconds", ylabel="loss", yscale="log", xscale="symlog", xlim=(0, None), ylim=(lowest, None))
     by_step.set(xlabel="step")
     for axes in (by_time, by_step):
         axes.legend()

@@ -270,6 +270,7 @@ def test_pictures_with_remarks_of_their_decoders(tmp_path: Path, cic: list[str])
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--learning-rate", "nan"], "--learning-rate"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--uniform-share", "1.5"], "--uniform-share"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--least-share", "0"], "--least-share"),
+        (["train", "x", "--run", "r", "-o", "o.safetensors", "--teacher-share", "nan"], "--teacher-share"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*"], "PATTERN=TIMES"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--repeat", "dog_*=-1"], "PATTERN=TIMES"),
         (["train", "x", "--run", "r", "-o", "o.safetensors", "--validation-share", "1"], "--validation-share"),
@@ -623,7 +624,7 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 
     def train(config: TrainingConfig, training: list, validation: list, *rest: Any) -> TrainingState:
         assert (len(training), len(validation)) == (wanted, 3)
-        begun.append((config.width, rest[-1]))
+        begun.append((config.width, *rest[-2:], config.teacher_share))
         return initial_state(config, jnp.full(313, 1 / 313)).replace(step=jnp.int32(3))
 
     monkeypatch.setattr("jaxcolor.cic.training.loop.train", train)
@@ -653,10 +654,16 @@ def test_train_command(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     # Weights to start from bring their width.
     arguments = train_arguments(tmp_path)
     place = arguments.index("--width")
-    run(*arguments[:place], *arguments[place + 2 :], "--repeat", "1.png=5", "--repeat", "1*=2", "--init", arguments[5])
-    assert [width for width, _ in begun] == [1 / 32] * 3
-    assert begun[0][1] is begun[1][1] is None
+    repeated = ["--repeat", "1.png=5", "--repeat", "1*=2"]
+    run(*arguments[:place], *arguments[place + 2 :], *repeated, "--init", arguments[5])
+    # Those to learn from do not.
+    run(*arguments, *repeated, "--teacher", "embedded", "--teacher-share", 0.25)
+    assert [width for width, *_ in begun] == [1 / 32] * 4
+    assert [init is None for _, init, *_ in begun] == [True, True, False, True]
     assert begun[2][1].manifest["training"]["repeated"] == {"1.png": 5, "1*": 2}
+    assert [teacher is None for _, _, teacher, _ in begun] == [True, True, True, False]
+    assert begun[3][2].width == 0.25
+    assert begun[3][3] == 0.25
 
     (tmp_path / "empty").mkdir()
     before = names(tmp_path)

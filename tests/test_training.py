@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import imagecodecs
 import jax
@@ -16,14 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.special import log_softmax, softmax
 from skimage.color import rgb2lab
 
 import jaxcolor.images
 from jaxcolor.cic.network import CICNetwork, merged
-from jaxcolor.cic.predict import CIC
+from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training import loop
 from jaxcolor.cic.training.data import SQUEEZE, Photos, batches, load_photos, make_batch, random_crop
-from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, train, trained_network
+from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, teacher_from, train, trained_network
 from jaxcolor.cic.training.loss import (
     SHARPENING,
     TONE,
@@ -366,6 +368,47 @@ def test_a_run_begins_with_given_weights(photos: list[np.ndarray]) -> None:
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, state.average))
     with pytest.raises(InputError, match="the width must be"):
         state_from(net, replace(CONFIG, width=1.0), photos, prior)
+
+
+@pytest.mark.parametrize("tells_prior", [True, False])
+@pytest.mark.parametrize("rebalance", ["loss", "prediction"])
+def test_a_teacher_teaches_what_the_loss_asks_for(
+    photos: list[np.ndarray], tells_prior: bool, rebalance: Literal["loss", "prediction"]
+) -> None:
+    """With class weights w, which a teacher without a prior has built in: p w where they are in the loss, p if not."""
+    prior = np.random.default_rng(0).dirichlet(np.ones(313))
+    net = replace(CIC.init(jax.random.key(0), 1 / 16), logit_scale=1.5)
+    if tells_prior:
+        net = replace(net, manifest=Manifest({"prior": prior.tolist(), "training": {"uniform_share": 0.5}}))
+    config = replace(CONFIG, rebalance=rebalance)
+    luminance = jnp.asarray(photos[0][:32, :32, 0] / 2.55, jnp.float32)
+    given = np.float64(net.predict(luminance, 32).probabilities)
+    weights = reference.rebalancing_weights(prior, 0.5)
+    want = given * weights ** (int(rebalance == "loss") - int(not tells_prior))
+    got = teacher_from(net, config, jnp.float32(prior)).predict(luminance, 32).probabilities
+    np.testing.assert_allclose(got, want / want.sum(-1, keepdims=True), rtol=1e-3, atol=1e-7)
+
+
+def test_a_teacher_has_its_share_of_the_loss_and_is_learned_from(photos: list[np.ndarray]) -> None:
+    config = replace(CONFIG, teacher_share=0.75, steps=40, warmup=1, decay=1)
+    prior, rgb = jnp.full(313, 1 / 313), jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, 0, 0))
+    teacher = teacher_from(replace(CIC.init(jax.random.key(5), 1 / 16), logit_scale=3.0), config, prior)
+    state = loop.initial_state(config, prior)
+    luminance, ab = luminance_and_targets(rgb)
+    seen = retouched(luminance, jax.random.fold_in(jax.random.key(config.seed), 0))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    network = CICNetwork(config.width, normalised=True)
+    own = log_softmax(np.float64(network.apply(variables, seen, train=True, mutable=["batch_stats"])[0]), axis=-1)
+    taught = softmax(np.float64(CICNetwork(1 / 16).apply(teacher.variables, seen)), axis=-1)
+    truth, plain = reference.rebalanced_loss(own, np.float64(ab), np.ones(313))
+    away = -(taught * own).sum(-1).mean()
+    step = loop.make_step(config, config.class_weights(prior))
+    state, losses = step(state, rgb, teacher)
+    np.testing.assert_allclose(losses, [0.25 * truth + 0.75 * away, plain], rtol=1e-4)
+    first = float(losses[0])
+    for _ in range(config.steps - 1):
+        state, losses = step(state, rgb, teacher)
+    assert float(losses[0]) < first - 0.1
 
 
 def test_class_weights_are_in_the_loss_or_left_to_the_prediction() -> None:

@@ -33,6 +33,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         help="weights that a new run begins with, e.g. embedded (default: random)",
     )
     parser.add_argument(
+        "--teacher",
+        metavar="NAME|PATH",
+        help="weights of any width, better than these will be, whose predictions are to be learned beside the truth",
+    )
+    parser.add_argument(
+        "--teacher-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the loss that a teacher has (default: %(default)s)",
+    )
+    parser.add_argument(
         "--width", type=float, help="channels, 1 as published (default: that of --init, or 0.25 without)"
     )
     parser.add_argument(
@@ -103,9 +115,10 @@ def run(args: argparse.Namespace) -> int:
     from jaxcolor.cic.training.loop import MOST_VALIDATED, TrainingConfig, train, trained_network
     from jaxcolor.cic.training.provenance import phases
 
-    init = None if args.init is None else CIC.load(args.init)
+    init, teacher = (None if name is None else CIC.load(name) for name in (args.init, args.teacher))
     width = args.width or (0.25 if init is None else init.width)
-    names = ("size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "least_share", "seed")
+    names = ["size", "batch", "steps", "decay", "learning_rate", "uniform_share", "rebalance", "least_share"]
+    names += ["teacher_share", "seed"]
     config = TrainingConfig(width=width, **{name: getattr(args, name) for name in names})
     repetitions = dict(args.repeat)
     photos = load_photos(args.folders, besides=args.run_folder)
@@ -132,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         args.devices,
         args.tensorboard,
         init,
+        teacher,
     )
     source: dict[str, Any] = {"photos": [folder.name for folder in args.folders], "repeated": repetitions}
     source["phases"] = phases(args.run_folder)
@@ -165,6 +179,7 @@ def _check(args: argparse.Namespace) -> None:
         f"--learning-rate must be a positive number; got {args.learning_rate}": 0 < args.learning_rate < math.inf,
         f"--uniform-share must be above 0 and at most 1; got {args.uniform_share}": 0 < args.uniform_share <= 1,
         f"--least-share must be above 0 and at most 1; got {args.least_share}": 0 < args.least_share <= 1,
+        f"--teacher-share must be above 0 and at most 1; got {args.teacher_share}": 0 < args.teacher_share <= 1,
         f"--seed must be at least 0 and less than 2**32; got {args.seed}": 0 <= args.seed < 2**32,
         f"--validation-share must be between 0 and 1; got {args.validation_share}": 0 < args.validation_share < 1,
         f"--devices must be at least 1; got {args.devices}": args.devices is None or args.devices >= 1,

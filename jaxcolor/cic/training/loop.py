@@ -56,7 +56,8 @@ class TrainingConfig:
     loss is p. With "prediction" the loss is plain, its gradients vary less, and the weights multiply what the network
     predicts (Menon et al. 2021, "Long-tail learning via logit adjustment").
 
-    A crop covers at least ``least_share`` of its photo's sides.
+    A crop covers at least ``least_share`` of its photo's sides. With a teacher, ``teacher_share`` of the loss is the
+    cross-entropy of its distribution instead of the truth's.
     """
 
     width: float = 0.25
@@ -72,6 +73,7 @@ class TrainingConfig:
     rebalance: Literal["loss", "prediction"] = "prediction"
     average: float = 0.999
     least_share: float = LEAST_SHARE
+    teacher_share: float = 0.5
     seed: int = 0
 
     def rate(self, step: jax.Array) -> jax.Array:
@@ -112,11 +114,32 @@ def state_from(net: CIC, config: TrainingConfig, images: Sequence[np.ndarray], p
     if net.width != config.width:
         raise InputError(f"the width must be that of the weights to start from, {net.width:g}; got {config.width:g}")
     luminance, _ = luminance_and_targets(jnp.asarray(_statistics_batch(config, images, 0)))
+    variables = _with_offset(net, jnp.log(config.class_weights(prior)))
+    return _state_before_a_step(config, unmerged(variables, config.width, luminance))
+
+
+def teacher_from(net: CIC, config: TrainingConfig, prior: jax.Array) -> CIC:
+    """A network whose distribution is what another, of any width, is to learn from ``net`` with ``config``.
+
+    That is p or, where ``config`` has class weights in the loss, p w / Σ p w. ``net`` gives p if its manifest tells a
+    prior. If not, as with the weights of Zhang et al. 2016, it has class weights built in; they are not known, and
+    those of ``prior`` stand for them.
+
+    Source: Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", at temperature 1; how class
+    weights are treated is derived.
+    """
+    offset = jnp.log(config.class_weights(prior))
+    if net.prior() is None:
+        offset -= jnp.log(rebalancing_weights(prior, config.uniform_share))
+    return CIC(_with_offset(net, offset), width=net.width)
+
+
+def _with_offset(net: CIC, offset: jax.Array) -> Variables:
+    """Variables whose logits are those of the network's distribution, plus ``offset`` ``[313]``."""
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(net.variables))
     head, scale = variables["params"][HEAD], net.logit_scale
-    bias = scale * head["bias"] + jnp.log(config.class_weights(prior))
-    variables["params"] |= {HEAD: {"kernel": scale * head["kernel"], "bias": bias}}
-    return _state_before_a_step(config, unmerged(variables, config.width, luminance))
+    variables["params"] |= {HEAD: {"kernel": scale * head["kernel"], "bias": scale * head["bias"] + offset}}
+    return variables
 
 
 def _state_before_a_step(config: TrainingConfig, variables: Variables) -> TrainingState:
@@ -169,22 +192,28 @@ def placements(batch: int, devices: int | None = None) -> tuple[NamedSharding, N
 def make_step(
     config: TrainingConfig, class_weights: jax.Array, placement: NamedSharding | None = None
 ) -> Callable[..., tuple[TrainingState, jax.Array]]:
-    """The compiled step ``(state, rgb) -> (state, [loss, cross-entropy])``; the state's buffers are reused.
+    """The compiled step ``(state, rgb, teacher=None) -> (state, [loss, cross-entropy])``; reuses the state's buffers.
 
-    ``placement`` is that of the state, see :func:`placements`.
+    ``placement`` is that of the state, see :func:`placements`. A teacher is one of :func:`teacher_from`, and sees what
+    the network sees.
     """
     network, optimiser = CICNetwork(config.width, normalised=True), _optimiser(config)
 
-    def loss(params: Variables, state: TrainingState, rgb: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(params: Variables, state: TrainingState, rgb: jax.Array, teacher: CIC | None) -> tuple[jax.Array, Any]:
         luminance, ab = luminance_and_targets(rgb)
         luminance = retouched(luminance, jax.random.fold_in(jax.random.key(config.seed), state.step))
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updated = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
         value, plain = rebalanced_loss(logits, ab, class_weights)
+        if teacher is not None:
+            taught = jnp.asarray(CICNetwork(teacher.width).apply(teacher.variables, luminance))
+            away = optax.softmax_cross_entropy(logits, jax.nn.softmax(taught)).mean()
+            value = (1 - config.teacher_share) * value + config.teacher_share * away
         return value, (plain, updated["batch_stats"])
 
-    def step(state: TrainingState, rgb: jax.Array) -> tuple[TrainingState, jax.Array]:
-        (value, (plain, batch_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, rgb)
+    def step(state: TrainingState, rgb: jax.Array, teacher: CIC | None = None) -> tuple[TrainingState, jax.Array]:
+        gradient_of = jax.value_and_grad(loss, has_aux=True)
+        (value, (plain, batch_stats)), gradient = gradient_of(state.params, state, rgb, teacher)
         updates, moments = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         # Early on the average forgets quickly, so that the random start does not linger.
@@ -287,10 +316,12 @@ def train(
     devices: int | None = None,
     tensorboard: bool = False,
     init: CIC | None = None,
+    teacher: CIC | None = None,
 ) -> TrainingState:
     """Train in ``folder`` (checkpoints, ``log.csv``, samples), resuming from its last checkpoint if there is one.
 
-    Without a checkpoint the run begins with the weights of ``init``, or with random ones.
+    Without a checkpoint the run begins with the weights of ``init``, or with random ones. ``teacher`` may have any
+    width; a run is only resumed to the bit if it is given again.
 
     ``devices`` share the work, see :func:`placements`. ``data_wait`` in the log is the share of time for which the
     device may have waited for photos; it counts every wait at whose end the device had nothing to do.
@@ -305,6 +336,7 @@ def train(
     prior = empirical_prior(training, config.seed)
     state = initial_state(config, prior) if init is None else state_from(init, config, training, prior)
     state = jax.device_put(state, replicated)
+    taught = None if teacher is None else jax.device_put(teacher_from(teacher, config, prior), replicated)
     validate = make_validation(config, training, validation, prior)
     step = make_step(config, config.class_weights(prior), replicated)
     with (
@@ -314,7 +346,7 @@ def train(
     ):
         state = checkpoints.restored(state)
         np.save(folder / "prior.npy", prior)
-        record_phase(folder, int(state.step), asdict(config), _origin(init))
+        record_phase(folder, int(state.step), asdict(config) | _told(teacher), _origin(init))
         first = int(state.step)
         source = batches(training, config.size, config.batch, config.seed, first, config.least_share)
         numbers, off = range(first, config.steps), not progress_bar
@@ -324,7 +356,7 @@ def train(
             for number in progress:
                 if interrupted():
                     break
-                state, losses = step(state, jax.device_put(meter.fetched(source), divided))
+                state, losses = step(state, jax.device_put(meter.fetched(source), divided), taught)
                 meter.losses.append(losses)
                 if (number + 1) % validate_every == 0 or number + 1 == config.steps:
                     row = meter.row(config.batch)
@@ -350,6 +382,13 @@ def _origin(init: CIC | None) -> dict[str, Any] | None:
     if init is None:
         return None
     return {name: init.manifest.get(name) for name in ("name", "checksum", "averaged", "training")}
+
+
+def _told(teacher: CIC | None) -> dict[str, Any]:
+    """What a run's record says of its teacher."""
+    if teacher is None:
+        return {}
+    return {"teacher": {"width": teacher.width} | {name: teacher.manifest.get(name) for name in ("name", "checksum")}}
 
 
 class _Meter:

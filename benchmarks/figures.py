@@ -124,8 +124,9 @@ def times(subjects: Sequence[Subject]) -> str:
 def captured(subjects: Sequence[Subject]) -> Any:
     """B, figure 2: a network fitted from noise alone, and what it makes of noise that it has not seen."""
     preset = subjects[0].preset
-    alone = replace(preset, guided=False, network=replace(preset.network, residual=False))
-    fit = subjects[0].fitted(alone)
+    if preset.guided:
+        preset = replace(PRESETS["paper"], network=replace(preset.network, residual=False), steps=preset.steps)
+    fit = subjects[0].fitted(preset)
     pictures = {"fitted": fit.picture}
     pictures |= {f"other noise {seed}": fit.sample(jax.random.key(seed)) for seed in (1, 2, 3)}
     return pictures_figure([{name: displayed(lab[..., 0], lab[..., 1:]) for name, lab in pictures.items()}])

@@ -101,7 +101,7 @@ class CoupledTV(Choice):
 
 @dataclass(frozen=True)
 class DeepPrior(Choice):
-    """Around the preset "fast", which begins at the coupled-TV solution: 0 steps are that, led by the photo's edges."""
+    """Around the preset "fast", which begins at the coupled-TV solution: 0 steps are that."""
 
     fidelity: float = float(FAST.objective.fidelity)
     variation: float = float(FAST.objective.variation)
@@ -148,10 +148,10 @@ METHODS: dict[str, tuple[type[Choice], Axes]] = {
         DeepPrior,
         {
             "fidelity": (0.1, 10.0),
-            "variation": (0.0, 1e-7, 2.5e-6),
-            "coupling": (20.0, 320.0),
-            "learning_rate": (5e-3, 4e-2),
-            "decay": (0, 100),
+            "variation": (0.0, 1e-6, 2.5e-5),
+            "coupling": (25.0, 400.0),
+            "learning_rate": (2e-4, 5e-3),
+            "decay": (0, 40),
             "steps": (0, 50, 200),
             "channels": (8, 32),
             "scales": (2, 4),

@@ -136,8 +136,7 @@ def _deep_prior(
 ) -> tuple[Chroma, dict[str, Any]]:
     """The network is fitted to the photo at working size; to full size its chroma is led by the photo's edges.
 
-    A guided preset takes that last step, which makes edges sharper, at full size too; and so does any with hints, which
-    join in there.
+    Hints join in that last step, which they need at full size too.
     """
     # Here, not on top: optax comes with it, and the other methods start a quarter of a second sooner without.
     from jaxcolor.deep_prior.fit import fit_deep_prior
@@ -150,7 +149,7 @@ def _deep_prior(
     side_by_side = 1 if seeds_apart() else settings.seeds
     small, notes = _working_size(photo, settings, side_by_side * preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
-    as_fitted = small is photo and hints is None and not preset.guided
+    as_fitted = small is photo and hints is None
     total = steps + (0 if as_fitted else _leading_steps(settings, hints))
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:

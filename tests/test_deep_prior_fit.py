@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 import jaxcolor as jc
@@ -270,6 +272,20 @@ def test_a_residual_network_starts_with_the_picture_that_it_is_given() -> None:
     assert fit.history[-1].sum() < fit.history[0].sum()
     with pytest.raises(jc.InputError, match="needs a preset that is guided"):
         replace(tiny, guided=False)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 1))
+@example(0, 0.01)
+@settings(max_examples=5)
+def test_the_fast_preset_lowers_the_loss_of_its_guide(seed: int, noise: float) -> None:
+    """Even of a picture that is nearly smooth already, as the coupled-TV solution is."""
+    random = np.random.default_rng(seed)
+    below, right = (np.arange(48) > random.integers(8, 40, (2, 1))).astype(int)
+    regions = below[:, None] + right
+    guide = np.array([[-30.0, 10.0], [5.0, 20.0], [30.0, -20.0]])[regions] + random.normal(0, noise, (48, 48, 2))
+    fit = fit_deep_prior(30.0 + 20 * regions, distribution(), preset="fast", guide=np.float32(guide))
+    loss = fit.history.astype(float).sum(1)
+    assert loss[-1] < loss[0]
 
 
 def test_single_precision_where_double_is_allowed() -> None:

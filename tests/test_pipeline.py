@@ -133,10 +133,7 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.report["working_size"] == [20, 28]
     assert whole.report["notes"] == []
     assert whole.rgb.shape == (20, 28, 3)
-    assert [solver["steps"] for solver in whole.report["solvers"]] == [3]
-    monkeypatch.setitem(PRESETS, "fast", replace(tiny, guided=False))
-    assert "solvers" not in jc.colorize(photo(20, 28), weights=net, **settings).report
-    monkeypatch.setitem(PRESETS, "fast", tiny)
+    assert "solvers" not in whole.report
 
     hints = jc.Hints([jc.Hint(10, 12, 2, (0.5, 0.4, 0.35))])
     for size in ((20, 28), (40, 60)):

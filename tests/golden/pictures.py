@@ -40,7 +40,7 @@ METHODS: dict[str, Callable[[Picture], NDArray[np.float32]]] = {
     "cic": lambda truth: jc.colorize(truth, method="cic").rgb,
     "coupled-tv": lambda truth: jc.colorize(truth).rgb,
     "mouzon2019": lambda truth: jc.colorize(truth, variant="mouzon2019").rgb,
-    "deep-prior": lambda truth: jc.colorize(truth, method="deep-prior", preset="fast", prior_steps=25).rgb,
+    "deep-prior": lambda truth: jc.colorize(truth, method="deep-prior", preset="fast").rgb,
     "refine": refined,
 }
 

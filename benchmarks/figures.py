@@ -124,7 +124,7 @@ def times(subjects: Sequence[Subject]) -> str:
 def captured(subjects: Sequence[Subject]) -> Any:
     """B, figure 2: a network fitted from noise alone, and what it makes of noise that it has not seen."""
     preset = subjects[0].preset
-    if preset.guided:
+    if preset.guided:  # Its guide would show through.
         preset = replace(PRESETS["paper"], network=replace(preset.network, residual=False), steps=preset.steps)
     fit = subjects[0].fitted(preset)
     pictures = {"fitted": fit.picture}

@@ -114,19 +114,20 @@ FAST = Preset(
 So it smooths the coupled-TV solution where the photo has no edge, and leaves each cell its color: a small step, since
 that solution is nearly smooth already. Chosen on 25 photos that nothing is reported on, of which 12 are of the same
 folder as those of the table, at 256² against the coupled-TV solution (leads, by a script that was not kept; changes
-with their standard errors): color away from edges -0.3 ± 0.1 %, errors near edges -0.05 ± 0.05 %, edge width
-+0.04 ± 0.08 %. Larger learning rates leave noise of their own: with 2e-2, and the paper's β and γ, the loss ended above
+with their standard errors): color away from edges -0.3 ± 0.1 %, errors near edges -0.05 ± 0.05 %, edge width +0.04 ±
+0.08 %. Larger learning rates leave noise of their own: with 2e-2, and the paper's β, γ and ε, the loss ended above
 where it had begun, and 0.5 % more color lay away from edges. With ε as published, differences of less than 0.7 in a* or
 b* hardly count. Twice β, at this rate, takes away 0.8 % and widens edges by 1.4 %; four times, at twice the rate, 1.7 %
 and 2.7 %. The coupled-TV solver once more after the fit left 0.4 % more color away from edges, which were 0.4 % wider,
 on the 12 photos, and changed nothing on the others; so it only brings colors to full size.
 
-Before the network was residual: the mean color as target and assignments every 20 steps were farther from the truth: a
-cell takes the color nearest to a mean, often one that the network thought unlikely. A network that draws the picture
-whole keeps its colors less well: after 100 steps the color term was a thousand times as large, and colors of which the
-truth was known were much farther from it. The means of the pictures of many steps come to the same as the last, within
-0.1 %; and targets that move to where the distribution is likely near the network's own colors gain 1 % where it is
-perfect, lose as much where it is as a network's, and are paler (leads, on six to sixteen training photos).
+Of earlier trials: the mean color as target and assignments every 20 steps were farther from the truth: a cell takes the
+color nearest to a mean, often one that the network thought unlikely. A network that draws the picture whole keeps its
+colors less well: after 100 steps the color term was a thousand times as large, and colors of which the truth was known
+were much farther from it. The means of the pictures of many steps come to the same as the last, within 0.1 %; and
+targets that move to where the distribution is likely near the network's own colors gain 1 % where it is perfect, lose
+as much where it is as a network's, and are paler (leads, on six to sixteen training photos).
+
 ``python -m benchmarks parameters --method deep-prior`` varies its numbers (notebook 9); ``python -m benchmarks
 deep-prior`` compares it with the others, and with itself with one choice changed (``--presets``)."""
 

@@ -46,7 +46,8 @@ VARIANTS = PRESETS | {
     "fast, from the mean": replace(FAST, start="mean"),
     "fast, assigned": replace(FAST, assign_from=40, assign_every=20),
     "fast, from the mean, assigned": replace(FAST, start="mean", assign_from=40, assign_every=20),
-    "fast, the paper's objective": replace(FAST, objective=Objective()),
+    # The loss of "paper", and steps that are large enough for the luminance, which may change in it.
+    "fast, the paper's loss": replace(FAST, objective=Objective(), learning_rate=2e-2, decay=40),
     "fast, drawn whole": replace(FAST, network=replace(FAST.network, residual=False)),
     "fast, unguided": replace(FAST, network=replace(FAST.network, residual=False), guided=False, start="mean"),
     "fast, 8 channels": replace(FAST, network=replace(FAST.network, channels=8)),

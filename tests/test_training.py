@@ -366,8 +366,16 @@ def test_a_run_begins_with_given_weights(photos: list[np.ndarray]) -> None:
     want = sharp.predict(luminance, 32).reweighted(published.class_weights(prior)).probabilities
     np.testing.assert_allclose(begun.predict(luminance, 32).probabilities, want, rtol=1e-3, atol=1e-7)
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, state.average))
-    with pytest.raises(InputError, match="the width must be"):
-        state_from(net, replace(CONFIG, width=1.0), photos, prior)
+    wider = replace(published, width=2 * CONFIG.width)
+    state = state_from(sharp, wider, photos, prior)
+    begun = CIC(merged({"params": state.params, "batch_stats": state.batch_stats}), width=wider.width)
+    np.testing.assert_allclose(begun.predict(luminance, 32).probabilities, want, rtol=1e-3, atol=1e-7)
+    kernel = merged({"params": state.params, "batch_stats": state.batch_stats})["params"]["model5_2"]["kernel"]
+    new = kernel.shape[3] // 2
+    assert jnp.abs(kernel[:, :, new:, new:]).max() > 0.1  # the new channels have something to begin with
+    np.testing.assert_allclose(kernel[:, :, new:, :new], 0, atol=1e-6)
+    with pytest.raises(InputError, match="the width must not be below"):
+        state_from(net, replace(CONFIG, width=CONFIG.width / 2), photos, prior)
 
 
 @pytest.mark.parametrize("tells_prior", [True, False])

@@ -228,6 +228,37 @@ def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -
     return {"params": params, "batch_stats": stats}
 
 
+def widened(variables: Mapping[str, Any], width: float, key: jax.Array) -> dict[str, Any]:
+    """Variables of a wider plain network that computes what the plain one does with ``variables``.
+
+    To go on training with more channels. The new ones start with random kernels, and with the input added where the
+    form to train adds it; those that were there do not see them, the weights from new to old are 0. Derived, after
+    Chen, Goodfellow, Shlens 2016, "Net2Net", whose new channels are copies: here they differ from the beginning.
+
+    Raises ``ValueError`` for a width at which a layer would have fewer channels.
+
+    >>> plain = random_variables(jax.random.key(0), 1 / 16)
+    >>> wide = widened(plain, 1 / 8, jax.random.key(1))
+    >>> luminance = jnp.linspace(0, 100, 32 * 32).reshape(1, 32, 32, 1)
+    >>> before, after = CICNetwork(1 / 16).apply(plain, luminance), CICNetwork(1 / 8).apply(wide, luminance)
+    >>> bool(jnp.allclose(before, after, atol=1e-4))
+    True
+    """
+    start = flatten_dict(random_variables(key, width))
+    old = flatten_dict({name: dict(variables[name]) for name in ("params", "batch_stats")})
+    for path, array in old.items():
+        new, array = start[path], jnp.asarray(array, jnp.float32)
+        if any(n < o for n, o in zip(new.shape, array.shape, strict=True)):
+            raise ValueError(f"a width of {width:g} has fewer channels than the network to widen")
+        if path[-1] == "kernel":
+            inputs, outputs = array.shape[2:]
+            if _adds_input(path[-2], new):
+                new = new.at[1, 1].add(jnp.eye(new.shape[3]))
+            new = new.at[:, :, inputs:, :outputs].set(0)
+        start[path] = new.at[tuple(map(slice, array.shape))].set(array)
+    return unflatten_dict(start)
+
+
 def _adds_input(name: str, kernel: jax.Array) -> bool:
     """Whether the normalised network adds the input of this convolution to its output."""
     inputs, outputs = kernel.shape[2:]

@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--init",
         metavar="NAME|PATH",
-        help="weights that a new run begins with, e.g. embedded (default: random)",
+        help="weights that a new run begins with, e.g. embedded; a larger --width adds channels (default: random)",
     )
     parser.add_argument(
         "--teacher",

@@ -15,7 +15,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from jaxcolor.cic.network import HEAD, CICNetwork, merged, random_variables, unmerged
+from jaxcolor.cic.network import HEAD, CICNetwork, merged, random_variables, unmerged, widened
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.data import LEAST_SHARE, batches, make_batch, squeezed
@@ -107,14 +107,19 @@ def initial_state(config: TrainingConfig, prior: jax.Array) -> TrainingState:
 
 
 def state_from(net: CIC, config: TrainingConfig, images: Sequence[np.ndarray], prior: jax.Array) -> TrainingState:
-    """The weights of a network, to go on with; it has the width of ``config``, and ``images`` are to train it.
+    """The weights of a network, to go on with; ``images`` are to train it.
 
-    Raises :class:`InputError` for another width.
+    Where ``config`` has a larger width, the network gets more channels, and computes what it did before. Raises
+    :class:`InputError` for a smaller one.
     """
-    if net.width != config.width:
-        raise InputError(f"the width must be that of the weights to start from, {net.width:g}; got {config.width:g}")
-    luminance, _ = luminance_and_targets(jnp.asarray(_statistics_batch(config, images, 0)))
     variables = _with_offset(net, jnp.log(config.class_weights(prior)))
+    if net.width > config.width:
+        raise InputError(
+            f"the width must not be below that of the weights to start from, {net.width:g}; got {config.width:g}"
+        )
+    if net.width < config.width:
+        variables = widened(variables, config.width, jax.random.key(config.seed))
+    luminance, _ = luminance_and_targets(jnp.asarray(_statistics_batch(config, images, 0)))
     return _state_before_a_step(config, unmerged(variables, config.width, luminance))
 
 

@@ -45,6 +45,20 @@ def fitting_pixels(channels: int) -> int:
     return max(0, bytes_available() - _BYTES_FIXED) // (_BYTES_PER_CHANNEL * channels)
 
 
+def require_memory_to_fit(shape: tuple[int, int], channels: int) -> None:
+    """Raise :class:`InputError`, naming what there is, if a network of so many channels cannot be fitted to ``shape``.
+
+    >>> require_memory_to_fit((64, 64), 16)
+    """
+    most = fitting_pixels(channels)
+    if math.prod(shape) > most:
+        needed = _BYTES_FIXED + math.prod(shape) * _BYTES_PER_CHANNEL * channels
+        raise InputError(
+            f"a fit of {channels} channels to {shape[1]}×{shape[0]} pixels needs about {needed / 1e9:.1f} GB of memory "
+            f"and {bytes_available() / 1e9:.1f} GB are free; fit {math.isqrt(most)}² pixels at most, or fewer channels"
+        )
+
+
 def bytes_available() -> int:
     """Memory that this process may still take on the device that computes: a GPU's own, else the machine's.
 

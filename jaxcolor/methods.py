@@ -6,6 +6,7 @@ padded size and what there is to report.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ from jaxcolor.photo import (
     without_padding,
 )
 from jaxcolor.registration import registered
-from jaxcolor.settings import Settings
+from jaxcolor.settings import OF_SOLVER, Settings
 
 _LEAST_WORKING_SIDE = 64
 # Of the solver that brings colors from the working size to full size: a convex problem, begun near its solution.
@@ -143,14 +144,19 @@ def _deep_prior(
     from jaxcolor.deep_prior.objective import Losses
     from jaxcolor.deep_prior.presets import PRESETS
     from jaxcolor.deep_prior.steps import seeds_apart
+    from jaxcolor.deep_prior.stopping import PlateauRule
 
     chosen = settings.preset or ("fast" if jax.default_backend() == "cpu" else "paper")
     name, preset = (chosen, PRESETS[chosen]) if isinstance(chosen, str) else ("given", chosen)
+    if settings.learning_rate is not None:
+        preset = replace(preset, learning_rate=settings.learning_rate)
     side_by_side = 1 if seeds_apart() else settings.seeds
     small, notes = _working_size(photo, settings, side_by_side * preset.network.channels)
     steps = preset.steps if settings.prior_steps is None else settings.prior_steps
     as_fitted = small is photo and hints is None
     total = steps + (0 if as_fitted else _leading_steps(settings, hints))
+    if as_fitted and not preset.guided and (without := settings.changed(OF_SOLVER)):
+        notes.append(f"{', '.join(without)}: without effect, since the preset {name} asks no solver at this size")
 
     def tell(done: int, color: float, luminance: float, variation: float) -> None:
         if progress is not None:
@@ -167,6 +173,7 @@ def _deep_prior(
         seeds=settings.seeds,
         guide=guide,
         extent=(small.height, small.width),
+        stop=None if settings.plateau is None else PlateauRule(settings.plateau),
         progress=tell,
     )
     if fit.status == Status.INTERRUPTED:
@@ -195,8 +202,12 @@ def _working_size(photo: Photo, settings: Settings, channels: int) -> tuple[Phot
     """The photo at the size at which the deep prior is fitted, and what there is to say about that."""
     # The padding of photos to shared sizes adds a quarter at this size, rarely more.
     most = fitting_pixels(channels) * 4 // 5
-    if most < _LEAST_WORKING_SIDE**2:
-        raise InputError("the deep prior needs more memory than is free; close other programs, or use another method")
+    least = min(_LEAST_WORKING_SIDE**2, photo.height * photo.width)
+    if most < least:
+        raise InputError(
+            f"the deep prior needs memory for {least} pixels at least, and what is free is enough for {most}; close "
+            "other programs, use fewer seeds or another preset, or another method"
+        )
     small = reduced_photo(photo, min(settings.working_pixels(), most))
     if small is photo:
         return photo, []

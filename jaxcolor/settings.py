@@ -1,6 +1,7 @@
 """The settings of a colorization; light to import, so that the command line can check them before loading JAX."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ WHOLE_NUMBERS = (
     "seeds",
     "working_side",
 )
-NUMBERS = ("rebalancing", "temperature", "fidelity", "coupling")
+NUMBERS = ("rebalancing", "temperature", "fidelity", "coupling", "learning_rate", "plateau")
+OF_SOLVER = ("candidates", "fidelity", "coupling", "variant", "steps", "refinement_steps")
+"""What the coupled-TV solver depends on."""
 
 # ``python -m benchmarks parameters FOLDER --number 16 --axes reduction spread fidelity``, training photos of 192²,
 # 8 pixels a cell as in photos of 512², before improbable colors were carried to the nearest candidates; ΔE2000 within
@@ -71,8 +74,11 @@ class Settings:
 
     preset: "fast", "paper" or "author" (:mod:`jaxcolor.deep_prior.presets`), or a
         :class:`~jaxcolor.deep_prior.Preset`; None: "fast" on CPU, else "paper".
-    prior_steps: of Adam, >= 0; None: the preset's. seed: of its noise, >= 0. seeds: independent starts, of which the
-    one with the smallest loss is taken, >= 1.
+    prior_steps: of Adam, >= 0; None: the preset's. learning_rate: of Adam, > 0; None: the preset's.
+    plateau: the fit ends early when its loss changes by at most this share over 200 steps
+        (:class:`~jaxcolor.deep_prior.PlateauRule`), >= 0 and < 1; None: never.
+    seed: of its noise, >= 0. seeds: independent starts, of which the one with the smallest loss is taken, >= 1.
+
     Raises :class:`InputError` for a value out of range.
     """
 
@@ -88,6 +94,8 @@ class Settings:
     refinement_steps: int = 25
     preset: "str | Preset | None" = None
     prior_steps: int | None = None
+    learning_rate: float | None = None
+    plateau: float | None = None
     seed: int = 0
     seeds: int = 1
     working_side: int | None = None
@@ -121,6 +129,12 @@ class Settings:
             ),
             f"prior_steps must be at least 0; got {self.prior_steps}": self.prior_steps is None
             or self.prior_steps >= 0,
+            f"learning_rate must be a positive number; got {self.learning_rate}": (
+                self.learning_rate is None or 0 < self.learning_rate < math.inf
+            ),
+            f"plateau must be at least 0 and less than 1; got {self.plateau}": (
+                self.plateau is None or 0 <= self.plateau < 1
+            ),
             f"seed must be at least 0 and less than 2**32; got {self.seed}": 0 <= self.seed < 2**32,
             f"seeds must be at least 1; got {self.seeds}": self.seeds >= 1,
             f"working_side must be at least 8 pixels; got {self.working_side}": (
@@ -136,6 +150,14 @@ class Settings:
         if self.working_side is None and self.method == "coupled-tv" and self.variant == "mouzon2019":
             return math.inf
         return (self.working_side or WORKING_SIDE) ** 2
+
+    def changed(self, names: Sequence[str]) -> list[str]:
+        """Those of the fields ``names`` that do not have their defaults.
+
+        >>> Settings(steps=5).changed(("steps", "seed"))
+        ['steps']
+        """
+        return [name for name in names if getattr(self, name) != getattr(type(self), name)]
 
 
 def _check_kind(name: str, value: Any) -> None:

@@ -28,7 +28,9 @@ def colorize(run: Run, gray: Path, *options: str) -> tuple[int, dict, np.ndarray
     report, out = gray.with_name("report.json"), gray.with_name("out.png")
     quick = ["--resolution", "32", "--steps", "2", "--refinement-steps", "0", "--force", "--method", "deep-prior"]
     code, *_ = run("colorize", gray, "-o", out, "--report", report, *quick, *options)
-    return code, json.loads(report.read_text())["photos"][0], imageio.imread(out)
+    # NaN is none of JSON, though Python reads it.
+    everything = json.loads(report.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in the report"))
+    return code, everything["photos"][0], imageio.imread(out)
 
 
 def test_options_reach_the_fit(gray: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +53,26 @@ def test_a_loss_that_is_not_finite_is_said_and_a_picture_written(
     assert "the loss became infinite or NaN" in report["status"]
     assert "lower the learning rate" in report["notes"][0]
     assert picture.shape == (24, 32, 3)
+    assert report["loss"]["luminance"] is None
+    # The knob that the message names is there.
+    code, report, _ = colorize(run, gray, "--learning-rate", "1e-3")
+    assert "all steps were taken" in report["status"]
+    assert report["loss"]["luminance"] >= 0
+
+
+def test_what_has_no_effect_is_said(gray: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = replace(TINY, guided=False, start="mean")
+    monkeypatch.setitem(PRESETS, "paper", free)
+    _, report, _ = colorize(run, gray, "--preset", "paper", "--coupling", "7")
+    assert any(note.startswith("coupling, steps, refinement_steps: without effect") for note in report["notes"])
+    monkeypatch.setitem(PRESETS, "paper", TINY)
+    assert not colorize(run, gray, "--preset", "paper", "--coupling", "7")[1]["notes"]
+
+
+def test_a_plateau_ends_the_fit(gray: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "fast", replace(TINY, steps=500, learning_rate=1e-9))
+    _, report, _ = colorize(run, gray, "--plateau", "0.01")
+    assert (report["steps"], report["status"]) == (400, "the stopping rule was met")
 
 
 def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import jaxcolor as jc
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.coupled_tv import Status
 from jaxcolor.deep_prior import PRESETS, Objective, PlateauRule, Preset, SkipNetwork, fit_deep_prior
+from jaxcolor.deep_prior import steps as steps_of_fit
 from jaxcolor.deep_prior.objective import Data, downsampling_matrix, to_unit
 from jaxcolor.deep_prior.steps import unravel
 from jaxcolor.settings import PRESETS as NAMES
@@ -122,6 +123,44 @@ def test_an_interrupt_keeps_the_state(steps: int):
     assert "so far" in fit.message()
 
 
+def test_an_interrupt_is_heard_between_two_steps(fit: jc.DeepPriorFit, monkeypatch: pytest.MonkeyPatch):
+    """Where a step takes seconds nobody waits for the end of a chunk; both seeds have taken equally many."""
+    calls, step = [], steps_of_fit._step_of_one
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 3:  # the second step of the first seed
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(steps_of_fit, "_step_of_one", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        cut = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (cut.status, cut.steps) == (Status.INTERRUPTED, 2)
+    np.testing.assert_array_equal(cut.histories, fit.histories[:, :2])
+    monkeypatch.undo()
+    whole = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2, steps=4, init=cut)
+    np.testing.assert_array_equal(whole.picture, fit.picture)
+
+
+def test_other_numbers_compile_nothing_anew(fit: jc.DeepPriorFit):
+    programs = steps_of_fit._step_of_one._cache_size()
+    other = replace(TINY, objective=Objective(variation=1e-3, coupling=5.0), learning_rate=1e-3, steps=7)
+    changed = fit_deep_prior(luminance(), distribution(), preset=other, seeds=2)
+    assert np.abs(changed.picture - fit.picture).max() > 0.1
+    assert steps_of_fit._step_of_one._cache_size() == programs
+
+
+def test_too_large_a_photo_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jaxcolor.memory.bytes_available", lambda: 710_000_000)
+    with pytest.raises(jc.InputError, match=r"4 channels to 200×100 pixels needs about 0.7 GB .* fit 74² pixels at"):
+        fit_deep_prior(np.full((100, 200), 50.0), distribution(), preset=TINY)
+
+
 def test_a_loss_that_is_not_finite_keeps_the_best_state(fit: jc.DeepPriorFit):
     wild = replace(TINY, learning_rate=1e30)
     broken = fit_deep_prior(luminance(), distribution(), preset=wild, seeds=2)
@@ -150,6 +189,7 @@ def test_time_limit_and_plateau():
     assert not rule.met(np.array([[9.0, 4.0, 4.0]]))
     assert not rule.met(np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 4.0, 2.0, 2.0]]))
     assert rule.met(np.array([[1.0, 1.0, 1.0, 1.0], [4.0, np.nan, np.nan, np.nan]]))
+    assert not rule.met(np.array([[1.0, 1.0, 2.0, 2.0]]))  # a loss that rises has not come to rest
 
 
 def test_photos_smaller_than_the_network_allows():
@@ -238,8 +278,8 @@ def test_names_of_presets_are_known_without_jax():
     ("change", "words"),
     [
         ({"preset": "quick"}, "preset must be one of paper, author, fast"),
-        ({"steps": -1}, "steps must be at least 0"),
-        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"steps": -1}, "steps must be a whole number, at least 0"),
+        ({"seeds": 0}, "seeds must be a whole number, at least 1"),
         ({"guide": np.zeros((9, 12)), "preset": replace(TINY, guided=True)}, r"guide must have shape \[9, 12, 2\]"),
         ({"luminance": np.zeros((9, 12, 1))}, r"luminance must have shape \[H, W\]"),
         ({"luminance": np.zeros((9, 12, 1)), "preset": "fast"}, r"luminance must have shape \[H, W\]"),
@@ -247,14 +287,22 @@ def test_names_of_presets_are_known_without_jax():
         ({"extent": (99, 12), "preset": replace(TINY, guided=True)}, "extent must lie inside"),
         ({"seeds": 1, "init": True}, "init does not fit"),
         ({"preset": "paper", "seeds": 2, "init": True}, "another network"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"seeds": 1.5}, "seeds must be a whole number"),
+        ({"key": 0}, "key must be a key of JAX"),
+        ({"preset": None}, "preset must be one of"),
+        ({"guide": np.full((*SHAPE, 2), np.nan), "preset": replace(TINY, guided=True)}, "guide contains NaN"),
+        ({"guide": np.zeros((3, 3, 2))}, "guide must have shape"),
+        ({"distribution": np.zeros((3, 4, 313))}, "distribution must be a ColorDistribution; got ndarray"),
+        ({"distribution": replace(distribution(), probabilities=jnp.full((*GRID, 313), np.nan))}, "distribution cont"),
     ],
 )
 def test_bad_input_is_one_line(fit: jc.DeepPriorFit, change: dict, words: str):
-    given = {"luminance": luminance(), "preset": TINY} | change
+    given = {"luminance": luminance(), "distribution": distribution(), "preset": TINY} | change
     if "init" in given:
         given["init"] = fit
     with pytest.raises(jc.InputError, match=words) as caught:
-        fit_deep_prior(given.pop("luminance"), distribution(), **given)
+        fit_deep_prior(given.pop("luminance"), given.pop("distribution"), **given)
     assert "\n" not in str(caught.value)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcolor.color.palette import ab_bins
+from jaxcolor.deep_prior.network import SkipNetwork
 from jaxcolor.deep_prior.objective import Data, Objective, downsampling_matrix, from_unit, to_unit
 from jaxcolor.deep_prior.presets import PRESETS, Preset
 from jaxcolor.errors import InputError
@@ -127,13 +128,26 @@ def test_units(chroma: list[float]):
 
 
 def test_published_numbers():
+    """Every field, as the paper prints it and as the first author's program has it."""
+    network = SkipNetwork(channels=128, scales=5, skip_channels=4, residual=False)
+    common = {"network": network, "learning_rate": 2e-2, "decay": 0, "steps": 2000, "guided": False}
+    assert PRESETS["paper"] == Preset(
+        objective=Objective(1.0, 5e-7, 80.0, 1e-5**0.5, photo_in_variation=False, coarse_luminance=False),
+        start="mean",
+        assign_from=200,
+        assign_every=200,
+        **common,
+    )
+    assert PRESETS["author"] == Preset(
+        objective=Objective(1.0, 5e-6, 100.0, 1e-5**0.5, photo_in_variation=True, coarse_luminance=True),
+        start="mode",
+        assign_from=800,
+        assign_every=200,
+        **common,
+    )
     paper, author = PRESETS["paper"], PRESETS["author"]
-    o = paper.objective
-    assert (o.fidelity, o.variation, o.coupling) == (1.0, 5e-7, 80.0)
-    assert (paper.learning_rate, paper.steps, paper.start, paper.decay, paper.guided) == (2e-2, 2000, "mean", 0, False)
     assert [n for n in range(1, 1001) if paper.assigns_after(n)] == [200, 400, 600, 800, 1000]
     assert [n for n in range(1, 1201) if author.assigns_after(n)] == [800, 1000, 1200]
-    assert (author.objective.variation, author.objective.coupling, author.start) == (5e-6, 100.0, "mode")
     assert {paper.rate(n, 2000) for n in range(2000)} == {2e-2}
 
 
@@ -144,6 +158,12 @@ def test_published_numbers():
         (lambda: Objective(smoothing=0), "smoothing must be"),
         (lambda: Preset(learning_rate=0), "learning_rate must be"),
         (lambda: Preset(start="median"), "start must be 'mean', 'mode' or 'guide'"),
+        (lambda: Preset(learning_rate="a"), "learning_rate must be"),
+        (lambda: Preset(steps=2.5), "steps must be a whole number"),
+        (lambda: Preset(network="x"), "network must be a SkipNetwork"),
+        (lambda: SkipNetwork(skip_channels=0), "skip_channels must be"),
+        (lambda: SkipNetwork(scales=0), "scales must be"),
+        (lambda: SkipNetwork(channels=0), "channels must be"),
         (lambda: Preset(assign_from=0), "assign_from must be"),
         (lambda: Preset(assign_every=0), "assign_every must be"),
         (lambda: Data.of(np.zeros((2, 3, 1)), ab_bins(), GRID), r"luminance must have shape \[H, W\]"),

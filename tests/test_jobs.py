@@ -34,7 +34,7 @@ def test_the_next_photo_is_read_and_the_last_one_written_and_told_meanwhile(monk
             assert event.wait(SECONDS)
         return lambda: report(job)
 
-    assert do_all(JOBS, {}, LOUD, "done", 1, read, work) == 0
+    assert do_all(JOBS, {}, LOUD, "done", read, work) == 0
 
 
 def test_an_output_that_was_closed_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_an_output_that_was_closed_is_not_overlooked(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("jaxcolor.cli.jobs._summary", closed)
     with pytest.raises(BrokenPipeError):
-        do_all(JOBS[:1], {}, LOUD, "done", 1, lambda job: job, lambda job, *_: lambda: report(job))
+        do_all(JOBS[:1], {}, LOUD, "done", lambda job: job, lambda job, *_: lambda: report(job))
 
 
 def test_a_slow_disk_is_waited_for() -> None:
@@ -63,7 +63,7 @@ def test_a_slow_disk_is_waited_for() -> None:
 
         return write
 
-    assert do_all(JOBS, {}, ARGS, "done", 1, lambda job: job, work) == 0
+    assert do_all(JOBS, {}, ARGS, "done", lambda job: job, work) == 0
     assert started == ["a", "b", "c", "d"]
 
 
@@ -93,7 +93,7 @@ def test_one_that_fails_at_any_stage_is_reported_in_its_place(stage: str, capsys
         return write
 
     failed: dict[str, str] = {}
-    assert do_all(JOBS, failed, LOUD, "done", 1, read, work) == 1
+    assert do_all(JOBS, failed, LOUD, "done", read, work) == 1
     assert failed == {"b": "no luck"}
     out, err = capsys.readouterr()
     assert [line[0] for line in out.splitlines()] == ["a", "c", "d"]
@@ -117,6 +117,6 @@ def test_ctrl_c_keeps_what_is_being_written(tmp_path: Path) -> None:
 
     args = argparse.Namespace(report=reported, quiet=True, force=False)
     with pytest.raises(KeyboardInterrupt):
-        do_all(JOBS, {}, args, "done", 1, lambda job: job, work)
+        do_all(JOBS, {}, args, "done", lambda job: job, work)
     assert '"input": "a"' in reported.read_text()
     assert '"input": "b"' not in reported.read_text()

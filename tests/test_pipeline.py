@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from skimage.color import lab2rgb, rgb2lab
 import jaxcolor as jc
 from benchmarks.truth import Degradation, distribution_of, two_regions, wrong_share
 from jaxcolor.coupled_tv import Solution, Status, solve_in_chunks
+from jaxcolor.coupled_tv.operators import coupled_total_variation
 from jaxcolor.deep_prior import PRESETS, Preset, SkipNetwork
 from jaxcolor.methods import LEADING_FIDELITY, LEADING_STEPS, led_by_edges
 from jaxcolor.photo import bucket, enlarged, padded_photo
@@ -147,6 +149,33 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxcolor.methods.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory"):
         jc.colorize(photo(40, 60), weights=net, **settings)
+
+
+def test_the_deep_prior_of_the_cpu_smooths_coupled_tv_and_brings_no_halo_back() -> None:
+    """The shipped preset: it must change something, lower the variation that it penalises, and keep the border."""
+    luminance, truth, colors = two_regions(64)
+    degraded = distribution_of(truth, Degradation(blur=1.2, shift=0.7, noise=1.0), grid=16)
+    gray = jc.GrayImage(luminance)
+    bicubic = np.asarray(jax.image.resize(degraded.mean(), truth.shape, "cubic"))
+    coupled, prior = (chroma_of(gray, degraded, method=method) for method in ("coupled-tv", "deep-prior"))
+    assert wrong_share(bicubic, truth, colors) > 0.01
+    assert wrong_share(prior, truth, colors) <= wrong_share(coupled, truth, colors) < 0.005
+
+    def variation(chroma: np.ndarray) -> float:
+        planes = jnp.asarray(luminance) / 100, tuple(jnp.moveaxis(jnp.asarray(chroma) / 220, -1, 0))
+        objective = PRESETS["fast"].objective
+        return float(coupled_total_variation(*planes, objective.coupling, objective.smoothing))
+
+    assert variation(prior) < variation(coupled) < variation(bicubic)
+
+
+@pytest.mark.parametrize(("backend", "preset"), [("cpu", "fast"), ("gpu", "paper")])
+def test_the_preset_that_a_device_gets(net: jc.CIC, monkeypatch: pytest.MonkeyPatch, backend: str, preset: str) -> None:
+    tiny = Preset(network=SkipNetwork(channels=4, scales=1), steps=1)
+    monkeypatch.setitem(PRESETS, preset, tiny)
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    result = jc.colorize(photo(20, 28), weights=net, **(FAST | {"method": "deep-prior"}))
+    assert result.report["preset"] == preset
 
 
 def test_large_photos_are_selected_at_the_working_size(net: jc.CIC) -> None:

@@ -45,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     check_report(args)
     jobs, failed = plan(args.inputs, args.output, args.compare)
-    steps = {"cic": 1, "coupled-tv": settings["steps"] + settings["refinement_steps"], "deep-prior": 1000}
     net = _network(args.weights) if jobs else None
     work = partial(_colorize, args=args, settings=settings | own_colors(args) | {"weights": net})
-    return do_all(jobs, failed, args, "colorized", steps[settings["method"]], _read, work)
+    return do_all(jobs, failed, args, "colorized", _read, work)
 
 
 def _network(weights: str | None) -> Any:

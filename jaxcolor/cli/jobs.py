@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 MARK = "-color"
+# In photos and their parts: how many steps one has is known only when it is begun.
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
 Tell = Callable[[str, int, int], None]
 Write = Callable[[], dict[str, Any]]
 
@@ -91,11 +93,10 @@ def do_all(
     failed: dict[str, str],
     args: argparse.Namespace,
     done: str,
-    each: int,
     read: Callable[[Job], Any],
     work: Callable[[Job, Any, Tell], Write],
 ) -> int:
-    """Do the jobs, each of ``each`` steps of the progress bar; one that fails is reported and the rest are done.
+    """Do the jobs, with a progress bar; one that fails is reported and the rest are done.
 
     ``work(job, photo, tell)`` gets what ``read(job)`` returned. What it returns writes the result, and returns the
     report. Other threads read the next photo and write the last one meanwhile. ``done`` is the verb of the summary.
@@ -108,7 +109,7 @@ def do_all(
     finished = not jobs
     try:
         if jobs:
-            _one_by_one(jobs, args, each, read, work, photos, failed)
+            _one_by_one(jobs, args, read, work, photos, failed)
             finished = True
     finally:
         if args.report is not None:
@@ -136,7 +137,6 @@ def writer(job: Job, result: "Picture", like: "GrayImage", force: bool, compare:
 def _one_by_one(
     jobs: Sequence[Job],
     args: argparse.Namespace,
-    each: int,
     read: Callable[[Job], Any],
     work: Callable[[Job, Any, Tell], Write],
     photos: list[dict[str, Any]],
@@ -163,7 +163,7 @@ def _one_by_one(
 
     # Left in the opposite order: also after Ctrl-C what is begun is written, and reported.
     with (
-        tqdm(total=len(jobs) * each, unit="step", disable=not progress_bar_wanted(args.quiet), leave=False) as bar,
+        tqdm(total=len(jobs), bar_format=_BAR, disable=not progress_bar_wanted(args.quiet), leave=False) as bar,
         ThreadPoolExecutor(1, "read") as reader,
         ThreadPoolExecutor(1, "write") as writer,
     ):
@@ -174,12 +174,12 @@ def _one_by_one(
             photo = ahead
             if number + 1 < len(jobs):
                 ahead = reader.submit(read, jobs[number + 1])
-            write = computed(job, photo, _teller(bar, each))
+            write = computed(job, photo, _teller(bar, number))
             settled.result()
             settled = writer.submit(settle, job, write)
             # One picture at most is kept beside the one that is computed.
             del write, photo
-            bar.update((number + 1) * each - bar.n)
+            bar.update(number + 1 - bar.n)
         settled.result()
 
 
@@ -187,13 +187,12 @@ def _fail(error: Exception) -> dict[str, Any]:
     raise error
 
 
-def _teller(bar: "tqdm[Any]", length: int) -> Tell:
-    """What moves the bar by ``length`` during one photo."""
-    start = bar.n
+def _teller(bar: "tqdm[Any]", number: int) -> Tell:
+    """What moves the bar from photo ``number`` to the next, and tells the step."""
 
     def tell(stage: str, done: int, total: int) -> None:
-        bar.set_postfix_str(stage, refresh=False)
-        bar.update(start + length * done // total - bar.n)
+        bar.set_postfix_str(f"step {done} of {total}, {stage}", refresh=False)
+        bar.update(number + done / max(total, 1) - bar.n)
 
     return tell
 

@@ -74,6 +74,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method deep-prior")
     group.add_argument("--preset", choices=PRESETS, help="default: fast on CPU, paper on GPU")
     _add_number(group, "prior_steps", int, "N", "of Adam (default: the preset's)")
+    _add_number(group, "learning_rate", float, "RATE", "of Adam (default: the preset's)")
+    _add_number(group, "plateau", float, "SHARE", "end when the loss changes by less in 200 steps (default: never)")
     _add_number(group, "seed", int, "N", "of the noise")
     _add_number(group, "seeds", int, "N", "independent starts, of which the best is taken")
 

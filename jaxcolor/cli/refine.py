@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         jobs = [job for job in jobs if job.source in pairs]
     read = partial(_read, pairs=pairs)
     work = partial(_refine, args=args, colors=own_colors(args) if jobs else {})
-    return do_all(jobs, failed, args, "refined", max(args.steps, 1), read, work)
+    return do_all(jobs, failed, args, "refined", read, work)
 
 
 def _check(args: argparse.Namespace) -> None:

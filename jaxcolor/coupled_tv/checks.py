@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -66,6 +67,18 @@ def check_step(name: str, value: ArrayLike, above: float | None = None, below: f
     fits = number >= 0 if above is None else number > above
     if not (math.isfinite(number) and fits and (below is None or number < below)):
         raise InputError(f"{name} must be a finite number, {least}{most}; got {number:g}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """A whole number, at least ``least``, or :class:`InputError`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be a whole number, at least {least}; got {value!r}")
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Raise :class:`InputError` for infinity or NaN."""
+    if not isinstance(array, jax.core.Tracer) and not bool(jnp.isfinite(array).all()):
+        raise InputError(f"{name} contains NaN or infinity; replace those values first")
 
 
 def _check_values(luminance: Array, candidates: Array, weights: Array, space: str) -> None:

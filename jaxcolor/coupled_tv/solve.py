@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcolor.coupled_tv.checks import check_count
 from jaxcolor.coupled_tv.operators import inside
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status, StopRule
@@ -146,12 +147,9 @@ def solve_in_chunks(
 
 
 def _check_counts(steps: int, record_every: int | None) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-        raise InputError(f"steps must be a whole number, zero or more; got {steps!r}")
-    if record_every is not None and (not isinstance(record_every, int | np.integer) or record_every < 1):
-        raise InputError(
-            f"the number of steps between records must be a whole number, at least 1; got {record_every!r}"
-        )
+    check_count("steps", steps, 0)
+    if record_every is not None:
+        check_count("the number of steps between records", record_every, 1)
 
 
 def _in_dtype(numbers: Any, dtype: Any) -> Any:

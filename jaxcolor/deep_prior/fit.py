@@ -12,24 +12,26 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from jaxcolor.color.distribution import ColorDistribution
-from jaxcolor.coupled_tv.checks import check_luminance
+from jaxcolor.coupled_tv.checks import check_count, check_finite, check_luminance
 from jaxcolor.coupled_tv.solution import Status
 from jaxcolor.deep_prior.objective import Data, from_unit
 from jaxcolor.deep_prior.presets import PAPER, PRESETS, Preset
 from jaxcolor.deep_prior.steps import (
-    CHUNK,
     FitState,
     best_state,
+    chunk_length,
     draw,
     first_state,
     nearest_colors,
     random_noise,
     run_chunk,
+    seeds_apart,
     total_losses,
 )
 from jaxcolor.deep_prior.stopping import PlateauRule
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
+from jaxcolor.memory import require_memory_to_fit
 from jaxcolor.resampling import resize
 
 Progress = Callable[[int, float, float, float], object]
@@ -77,7 +79,7 @@ class DeepPriorFit:
         """The fitted network's picture ``[H, W, 3]`` (L*, a*, b*) of other noise.
 
         What is common to such pictures is what the prior has captured of the photo (Agazzotti, Pierre, Sur 2023,
-        figure 2).
+        figure 2). A guided preset keeps its guide, which shows through.
         """
         other = random_noise(key, self.inputs.shape[1:3], self.inputs.dtype)
         if self.preset.guided:
@@ -113,25 +115,32 @@ def fit_deep_prior(
         distribution: on any grid, usually 64 x 64.
         key: of the noise and the first parameters; None: ``jax.random.key(0)``. The same key gives the same picture on
             the same machine; on GPU if XLA's flag ``--xla_gpu_deterministic_ops`` is set.
-        preset: "paper", "author", "fast", or a :class:`Preset`.
+        preset: "paper", "author", "fast", or a :class:`Preset`. The published one takes many minutes without a GPU.
+            "fast" is what ``jaxcolor.colorize`` takes on CPU only if it gets the same ``guide``: the coupled-TV
+            solution. Without one it keeps the halos of the enlarged mean.
         steps: of Adam; None: the preset's.
         seeds: fits from so many independent starts, side by side; a start sometimes leaves a stray spot. The result is
             the one of the smallest loss.
-        guide: chroma ``[H, W, 2]`` for a guided preset; None: the distribution's mean, enlarged.
+        guide: chroma ``[H, W, 2]`` for a guided preset, which others do not look at; None: the distribution's mean,
+            enlarged.
         extent: (rows, columns) that the photo occupies in the top left corner of ``luminance``; the rest is padding.
-            Photos padded to one shape share one compiled program.
-        init: continue from this fit, of the same photo, preset and number of seeds; ``steps`` more are taken.
+            Photos padded to one shape share one compiled program. The loss does not see the padding, but the network
+            does: its normalisations are over the whole plane, so the fit is not the one of the photo alone.
+        init: continue from this fit, of the same photo, preset and number of seeds; ``steps`` more are taken, the
+            preset's number if None. The learning rate of a preset with ``decay`` falls over the last of these, and fell
+            over the last of those before: 50 and 50 steps are then not 100.
         stop: end early when the loss is constant; None: never.
-        progress: called as ``progress(steps so far, color, luminance, variation)`` after every chunk of at most 25
-            steps, with the parts of the loss of the best seed.
-        time_limit: seconds; a chunk is begun only before it. None: no limit.
+        progress: called as ``progress(steps so far, color, luminance, variation)`` after every chunk of at most 5 steps
+            on CPU, elsewhere 25, with the parts of the loss of the best seed.
+        time_limit: seconds; a step is begun only before it, but for the first. None: no limit.
 
     Returns:
         A :class:`DeepPriorFit`, also after Ctrl-C, a time limit or a loss that is not finite: ``fit.message()`` tells.
-        On Ctrl-C the running chunk is finished first; a second Ctrl-C raises ``KeyboardInterrupt`` at once.
+        On Ctrl-C the running step is finished first; a second Ctrl-C raises ``KeyboardInterrupt`` at once.
 
     Raises:
-        InputError: an unknown preset, numbers out of range, arrays of other shapes.
+        InputError: an unknown preset, numbers out of range, arrays of other shapes or with NaN in them, and a photo for
+            which there is too little memory.
 
     Cost: a step of the published network takes 114 GFLOP for 256 x 256 pixels, and memory in proportion to pixels and
     channels. Compiled once for each shape and network.
@@ -144,14 +153,19 @@ def fit_deep_prior(
     ((8, 8, 2), (2, 3), 'all steps were taken')
     """
     chosen, steps = _checked(preset, steps, seeds)
+    key = _checked_key(key)
+    if not isinstance(distribution, ColorDistribution):
+        raise InputError(f"distribution must be a ColorDistribution; got {type(distribution).__name__}")
+    check_finite("the distribution", distribution.probabilities)
     luminance = check_luminance(luminance)
     height, width = luminance.shape
-    guide = _guide(guide, distribution, (height, width), extent) if chosen.guided else None
+    require_memory_to_fit((height, width), chosen.network.channels * (1 if seeds_apart() else seeds))
+    guide = _guide(guide, distribution, (height, width), extent)
+    guide = guide if chosen.guided else None
     plane, guide, extent = _large_enough(luminance, guide, extent, 2**chosen.network.scales + 1)
     cells = distribution.probabilities.shape
     data = Data.of(plane, distribution.palette, (cells[0], cells[1]), extent)
     if init is None:
-        key = jax.random.key(0) if key is None else key
         state, inputs = first_state(data, distribution, key, guide, chosen.network, chosen.start, seeds)
         histories = []
     else:
@@ -183,19 +197,21 @@ class _Loop:
     def run(self, state: FitState, steps: int, histories: list[NDArray[np.float32]]) -> tuple[FitState, Status]:
         """Take the steps; what happened in each is appended to ``histories``."""
         first = done = sum(part.shape[1] for part in histories)
+        last = first + steps
         with deferred_interrupt() as interrupted:
-            while done < first + steps and not interrupted():
-                if self.end is not None and time.monotonic() >= self.end:
-                    return state, Status.TIME_LIMIT
+
+            def enough() -> bool:
+                return interrupted() or (self.end is not None and time.monotonic() >= self.end)
+
+            while done < last and not enough():
                 if done and self.preset.assigns_after(done):
                     state = self._assigned(state)
-                count = self._until_assignment(done, first + steps)
-                rates = [self.preset.rate(step, first + steps) for step in range(done, done + count)]
+                rates = [self.preset.rate(step, last) for step in range(done, self._end_of_chunk(done, last))]
                 state, parts = run_chunk(
-                    self.preset.network, self.data, self.preset.objective, state, self.inputs, rates
+                    self.preset.network, self.data, self.preset.objective, state, self.inputs, rates, enough
                 )
                 histories.append(parts)
-                done += count
+                done += parts.shape[1]
                 if not np.isfinite(parts[:, -1].sum(-1)).any():
                     return best_state(state), Status.NON_FINITE
                 try:
@@ -205,11 +221,14 @@ class _Loop:
                 if self.stop is not None and self.stop.met(np.concatenate(histories, 1).sum(-1)) and not interrupted():
                     return state, Status.CONVERGED
             # Also in the last chunk: whoever wants to stop wants nothing after it.
-            return state, Status.INTERRUPTED if interrupted() else Status.OUT_OF_STEPS
+            if interrupted():
+                return state, Status.INTERRUPTED
+            return state, Status.TIME_LIMIT if done < last else Status.OUT_OF_STEPS
 
-    def _until_assignment(self, done: int, last: int) -> int:
-        ends = (done + n for n in range(1, CHUNK) if self.preset.assigns_after(done + n))
-        return min(next(ends, done + CHUNK), last) - done
+    def _end_of_chunk(self, done: int, last: int) -> int:
+        length = chunk_length()
+        ends = (done + n for n in range(1, length) if self.preset.assigns_after(done + n))
+        return min(next(ends, done + length), last)
 
     def _assigned(self, state: FitState) -> FitState:
         pictures = draw(self.preset.network, state.parameters, self.inputs)
@@ -259,12 +278,18 @@ def _checked(preset: str | Preset, steps: int | None, seeds: int) -> tuple[Prese
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, or a Preset; got {preset!r}")
         preset = PRESETS[preset]
+    if not isinstance(preset, Preset):
+        raise InputError(f"preset must be one of {', '.join(PRESETS)}, or a Preset; got {preset!r}")
     steps = preset.steps if steps is None else steps
-    if steps < 0:
-        raise InputError(f"steps must be at least 0; got {steps}")
-    if seeds < 1:
-        raise InputError(f"seeds must be at least 1; got {seeds}")
+    check_count("steps", steps, 0)
+    check_count("seeds", seeds, 1)
     return preset, steps
+
+
+def _checked_key(key: Array | None) -> Array:
+    if key is not None and not isinstance(key, Array):
+        raise InputError(f"key must be a key of JAX, such as jax.random.key(0); got {key!r}")
+    return jax.random.key(0) if key is None else key
 
 
 def _guide(
@@ -276,6 +301,7 @@ def _guide(
         return jnp.pad(resize(distribution.mean(), size, "linear"), [*border, (0, 0)], mode="edge")
     if jnp.shape(given) != (*shape, 2):
         raise InputError(f"guide must have shape {[*shape, 2]}, got {list(jnp.shape(given))}")
+    check_finite("guide", jnp.asarray(given))
     return jnp.asarray(given)
 
 

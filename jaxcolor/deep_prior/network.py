@@ -18,6 +18,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcolor.convolution import convolve
+from jaxcolor.coupled_tv.checks import check_count
 
 NOISE_CHANNELS = 32
 _LEAK = 0.2
@@ -37,7 +38,7 @@ class SkipNetwork(nn.Module):
     Called with noise ``[N, H, W, C]`` (published: C = 32), returns ``[N, H, W, 3]``. Any size with more than
     ``2 ** scales`` rows and columns. A side of odd length n becomes (n + 1) / 2 on the way down and n + 1 on the way
     up; its last row or column is cut off there. For N > 1 the statistics are those of all N: use ``jax.vmap`` to
-    keep images apart.
+    keep images apart. Raises :class:`InputError` for numbers that are not whole or below 1.
 
     >>> network = SkipNetwork(channels=8, scales=2)
     >>> shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 32)))
@@ -49,6 +50,11 @@ class SkipNetwork(nn.Module):
     scales: int = 5
     skip_channels: int = 4
     residual: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "scales", "skip_channels"):
+            check_count(name, getattr(self, name), 1)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, noise: jax.Array) -> jax.Array:
@@ -71,7 +77,8 @@ class SkipNetwork(nn.Module):
         return self._layer(joined, f"mix{level}", size=1)
 
     def _layer(self, x: jax.Array, name: str, size: int = 3, stride: int = 1, channels: int | None = None) -> jax.Array:
-        x = Convolution(channels or self.channels, size, stride, name=name)(x)
+        channels = self.channels if channels is None else channels
+        x = Convolution(channels, size, stride, name=name)(x)
         x = ImageNorm(name=f"{name}_norm")(x)
         return jnp.maximum(x, _LEAK * x)
 

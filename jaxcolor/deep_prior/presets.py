@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxcolor.coupled_tv.checks import check_count
 from jaxcolor.deep_prior.network import SkipNetwork
 from jaxcolor.deep_prior.objective import Objective
 from jaxcolor.errors import InputError
@@ -42,15 +43,19 @@ class Preset:
     guided: bool = False
 
     def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("decay", 0), ("assign_every", 1)):
+            check_count(name, getattr(self, name), least)
+        if self.assign_from is not None:
+            check_count("assign_from", self.assign_from, 1)
         checks = {
-            f"learning_rate must be a positive number; got {self.learning_rate}": 0 < self.learning_rate < math.inf,
-            f"steps must be at least 0; got {self.steps}": self.steps >= 0,
-            f"decay must be at least 0; got {self.decay}": self.decay >= 0,
+            f"objective must be an Objective; got {self.objective!r}": isinstance(self.objective, Objective),
+            f"network must be a SkipNetwork; got {self.network!r}": isinstance(self.network, SkipNetwork),
+            f"learning_rate must be a positive number; got {self.learning_rate!r}": (
+                isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < math.inf
+            ),
             f"start must be 'mean', 'mode' or 'guide'; got {self.start!r}": self.start in ("mean", "mode", "guide"),
-            f"assign_from must be at least 1, or None; got {self.assign_from}": self.assign_from is None
-            or self.assign_from >= 1,
-            "a residual network needs a preset that is guided": self.guided or not self.network.residual,
-            f"assign_every must be at least 1; got {self.assign_every}": self.assign_every >= 1,
+            "a residual network needs a preset that is guided": self.guided
+            or not getattr(self.network, "residual", False),
         }
         for message, holds in checks.items():
             if not holds:
@@ -76,23 +81,34 @@ color as the first target, a new assignment every 200 steps, 128 channels.
 
 What the paper leaves open: that norms are means and TV_γ is a sum (:class:`Objective`); ε² = 1e-5, here as in the
 re-implementation; the noise, here N(0, 1) as there (normalisation after the first convolution takes its scale away);
-which colors a cell may be assigned, here the whole palette as there; the scale of a* and b*, here 110."""
+which colors a cell may be assigned, here the whole palette as there; the scale of a* and b*, here 110; how D brings a
+picture to the grid, here by the Lanczos kernel of there; and which distribution is regularised:
+:func:`jaxcolor.colorize` gives the network's with its class weights on."""
 
 AUTHOR = Preset(
     objective=Objective(variation=5e-6, coupling=100.0, photo_in_variation=True, coarse_luminance=True),
     start="mode",
     assign_from=800,
 )
-"""The public re-implementation by the paper's first author. It differs from :data:`PAPER` in that
+"""The public re-implementation by the paper's first author (GaetanoCodes/Colorisation on GitHub, commit 6d07687). It
+differs from :data:`PAPER` in that
 
 * β = 5e-6 is ten times as large, and γ = 100;
 * TV_γ takes the photo's luminance, so the network's own cannot be flattened by it;
 * the low-resolution term compares luminance too;
 * the first target is the mode of the distribution, and it is kept for 800 steps.
 
-Three of its details are not followed. It scales target colors by 110 but shows the result with 128, which makes them
-16 % more saturated: here the scale is 110 throughout. Its differences are taken on a grid that is one row and one
-column smaller. An assignment takes the place of a gradient step there; here it comes between two."""
+Not followed, so that presets differ in what the model says and not in how a photo is read:
+
+* it scales target colors by 110 but shows the result with 128, which makes them 16 % more saturated: here the scale is
+  110 throughout;
+* its differences are taken on a grid that is one row and one column smaller;
+* an assignment takes the place of a gradient step there; here it comes between two;
+* its luminance is the gray value times 100/255, here L*; on the grid it is resized by another filter, here by D;
+* its main program takes 1,000 steps, its function 2,000 by default as here;
+* its chroma is brought to the photo's size by repeating pixels, here by the coupled-TV solver.
+
+Its first versions had γ = 80, the network's own luminance in TV_γ, and a learning rate of 0.05."""
 
 FAST = Preset(
     objective=Objective(variation=5e-6, coupling=100.0, smoothing=3e-4, photo_in_variation=True),

@@ -18,7 +18,7 @@ from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, as_noise, r
 from jaxcolor.deep_prior.objective import Data, Objective, to_unit
 from jaxcolor.deep_prior.presets import Start
 
-CHUNK = 25
+_CHUNK, _CHUNK_ON_CPU = 25, 5
 _ADAM = optax.scale_by_adam()
 
 
@@ -44,26 +44,37 @@ def best_state(state: FitState) -> FitState:
 
 
 def run_chunk(
-    network: SkipNetwork, data: Data, objective: Objective, state: FitState, inputs: Array, rates: list[float]
+    network: SkipNetwork,
+    data: Data,
+    objective: Objective,
+    state: FitState,
+    inputs: Array,
+    rates: list[float],
+    enough: Callable[[], bool],
 ) -> tuple[FitState, NDArray[np.float32]]:
     """One step of every seed for each of the ``rates``, and the parts of the loss before each, ``[S, steps, 3]``.
 
-    The given state is used up. The loop is the host's: in a compiled one XLA:CPU (jax 0.10) ran the step at a third
-    of its speed, and elsewhere the host is ahead of the device.
+    Ends early, but not before the first step, when ``enough`` says so. The given state is used up. The loop is the
+    host's: in a compiled one XLA:CPU (jax 0.10) ran the step at a third of its speed, and elsewhere the host is ahead
+    of the device.
     """
-
-    def run(step: Any, state: FitState, noise: Array) -> tuple[FitState, list[Array]]:
-        parts = []
-        for rate in rates:
-            state, part = step(network, data, objective, state, noise, np.float32(rate))
-            parts.append(part)
-        return state, parts
-
-    if seeds_apart():
-        ends = [run(_step_of_one, *one) for one in _apart((state, inputs))]
-        return _together([end for end, _ in ends]), np.stack([np.stack(parts) for _, parts in ends])
-    state, parts = run(_step_of_all, state, inputs)
-    return state, np.stack(parts, 1)
+    apart = seeds_apart()
+    step, runs = (_step_of_one, _apart((state, inputs))) if apart else (_step_of_all, [(state, inputs)])
+    states, noises = [state for state, _ in runs], [noise for _, noise in runs]
+    parts = []
+    for rate in rates:
+        taken = [
+            step(network, data, objective, state, noise, np.float32(rate))
+            for state, noise in zip(states, noises, strict=True)
+        ]
+        states = [state for state, _ in taken]
+        parts.append([part for _, part in taken])
+        if apart:  # A step takes long there: whoever wants no more of them is heard after each.
+            jax.block_until_ready(parts[-1])
+        if enough():
+            break
+    losses = [np.concatenate([np.atleast_2d(part) for part in of_step]) for of_step in parts]
+    return _together(states) if apart else states[0], np.stack(losses, 1)
 
 
 def draw(network: SkipNetwork, parameters: Array, inputs: Array) -> Array:
@@ -71,6 +82,11 @@ def draw(network: SkipNetwork, parameters: Array, inputs: Array) -> Array:
     if seeds_apart():
         return jnp.stack([_picture_of_one(network, *one) for one in _apart((parameters, inputs))])
     return _picture_of_all(network, parameters, inputs)
+
+
+def chunk_length() -> int:
+    """Steps between two looks at the losses, for which an accelerator must be waited for."""
+    return _CHUNK_ON_CPU if seeds_apart() else _CHUNK
 
 
 def seeds_apart() -> bool:

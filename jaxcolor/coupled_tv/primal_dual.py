@@ -27,7 +27,7 @@ class PrimalDualState:
     """What one iteration hands to the next; all planes ``[H, W]``.
 
     ``chroma`` u = (U, V); ``extrapolated`` ū; ``weights`` w ``[H, k, W]``; ``dual`` p, five planes: one for
-    luminance, two for ∇U, two for ∇V.
+    luminance, two for ∇U, two for ∇V. With relaxation |p| may exceed 1, and u is what the last prox gave.
     """
 
     chroma: Pair
@@ -48,6 +48,8 @@ class PrimalDual:
         u⁺ = P_R((u + τ div p + τλ Σ_i w_i c_i) / (1 + τλ))      the exact prox, R included
         ū ← 2u⁺ - u
 
+    with ``relaxation`` r ≠ 1 followed by p ← p⁻ + r (p - p⁻) before, and by u ← u + r (u⁺ - u) after the step on u.
+
     Source: formulas and order as in a public implementation of Pierre et al. 2015, the solver of Mouzon et al. 2019;
     reconstructed, the paper's own text was not available. For fixed w (ρ = 0) it is Chambolle & Pock 2011, algorithm 1,
     and converges for τσ‖∇‖² ≤ 1; with the w step no proof is known (Mouzon et al. say so).
@@ -63,6 +65,9 @@ class PrimalDual:
             and 5) on one photo and the two-region image, weights fixed; τ = 100 needed about ten times the steps.
         weight_step: ρ ≥ 0; 0 keeps the weights. It decides the result: a small one keeps the dominant colors of the
             distribution, a large one snaps to the candidate nearest to the mean.
+        relaxation: r in (0, 2), how far p and u go along each step; 1 is the published iteration. For fixed weights it
+            converges for any (He and Yuan 2012; Condat 2013, algorithm 3.1), and a large one sooner. It does not move
+            the weights faster, so that a number of steps means the same.
         smoothing: ε ≥ 0 in Lab units per pixel; 0 is the total variation itself.
 
     Raises:
@@ -79,12 +84,14 @@ class PrimalDual:
     primal_step: Number = 4.0
     weight_step: Number = 1.8e-4
     smoothing: Number = 0.0
+    relaxation: Number = 1.0
 
     def __post_init__(self) -> None:
         check_step("dual_step", self.dual_step, above=0)
         check_step("primal_step", self.primal_step, above=0)
         check_step("weight_step", self.weight_step)
         check_step("smoothing", self.smoothing)
+        check_step("relaxation", self.relaxation, above=0, below=2)
         if is_number(self.dual_step) and is_number(self.primal_step):
             sigma, tau = float(self.dual_step), float(self.primal_step)
             product = GRADIENT_NORM_SQUARED * sigma * tau
@@ -122,13 +129,19 @@ class PrimalDual:
                 for u, x, y, m in zip(chroma, dual[1::2], dual[2::2], mean, strict=True)
             )
 
-        new = problem.project(computed_once(always, proximal, state.chroma, dual, weights, problem.candidate_planes))
-        ahead = tuple(2 * n - u for n, u in zip(new, state.chroma, strict=True))
+        start = self._relaxed(state)
+        new = problem.project(computed_once(always, proximal, start, dual, weights, problem.candidate_planes))
+        ahead = tuple(2 * n - u for n, u in zip(new, start, strict=True))
         return PrimalDualState(new, ahead, weights, dual)  # type: ignore[arg-type]
 
+    def _relaxed(self, state: PrimalDualState) -> Pair:
+        """Where the next step on u begins: r times as far as the last one went, from where that began, 2u - ū."""
+        r = self.relaxation
+        return tuple((2 - r) * u - (1 - r) * e for u, e in zip(state.chroma, state.extrapolated, strict=True))  # type: ignore[return-value]
+
     def _ascend(self, problem: CoupledTVProblem, state: PrimalDualState, always: Array) -> tuple[Plane, ...]:
-        """p ← P_B(p + σ (a, ∇ū)); zero where there is no neighbour to take a difference with."""
-        sigma, extent = self.dual_step, problem.extent
+        """p ← (1 - r) p + r P_B(p + σ (a, ∇ū)); zero where there is no neighbour to take a difference with."""
+        r, sigma, extent = self.relaxation, self.dual_step, problem.extent
         strength = edge_strength(problem.luminance, problem.coupling, self.smoothing, extent)
 
         def moved(dual: tuple[Plane, ...], chroma: Pair, strength: Array) -> tuple[Plane, ...]:
@@ -141,15 +154,15 @@ class PrimalDual:
 
         operands = (state.dual, state.extrapolated, strength)
         scale = computed_once(always, shrinkage, *operands)
-        return tuple(p * scale for p in moved(*operands))
+        return tuple((1 - r) * p + r * (m * scale) for p, m in zip(state.dual, moved(*operands), strict=True))
 
     def energy(self, problem: CoupledTVProblem, state: PrimalDualState) -> Array:
         """What this solver minimises, a scalar: the problem's energy, with its own smoothing."""
         return problem.energy_of_planes(state.chroma, state.weights, self.smoothing)
 
     def change(self, state: PrimalDualState) -> Pair:
-        """``u^n - u^{n-1}``, two planes, zero at the start."""
+        """``u^n - u^{n-1}``, two planes, zero at the start; with relaxation from where the step began."""
         return tuple(e - u for e, u in zip(state.extrapolated, state.chroma, strict=True))  # type: ignore[return-value]
 
 
-register(PrimalDual, ("dual_step", "primal_step", "weight_step", "smoothing"))
+register(PrimalDual, ("dual_step", "primal_step", "weight_step", "smoothing", "relaxation"))

@@ -84,6 +84,25 @@ def primal_dual(
     return u, w
 
 
+def relaxed(data: Data, steps: int, sigma: float, tau: float, relaxation: float) -> tuple[Float, Float]:
+    """(u, p) of the last prox after some steps with fixed weights: Condat 2013, algorithm 3.1, in its own order."""
+    lam, center = data.fidelity, mean(data.weights, data.candidates)
+    u, p = center, np.zeros((*center.shape[:2], 6))
+    offset = np.sqrt(data.coupling) * gradient(data.luminance)
+
+    def ascended(u: Float, p: Float) -> Float:
+        q = p + sigma * np.concatenate([offset, gradient(u[..., 0]), gradient(u[..., 1])], -1)
+        return q / np.maximum(1, np.linalg.norm(q, axis=-1, keepdims=True))
+
+    near = u
+    for _ in range(steps):
+        p = p + relaxation * (ascended(2 * near - u, p) - p)
+        u = u + relaxation * (near - u)
+        div = np.stack([divergence(p[..., 2:4]), divergence(p[..., 4:6])], -1)
+        near = (u + tau * div + tau * lam * center) / (1 + tau * lam)
+    return near, p
+
+
 def inertial(
     data: Data, steps: int, smoothing: float, inertia: float, weight_inertia: float, rho: float
 ) -> tuple[Float, Float]:

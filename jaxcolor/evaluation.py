@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxcolor import metrics
 from jaxcolor.cic.calibration import Reliability, calibrate, log_probabilities, predict_photo, reliability
-from jaxcolor.cic.predict import CIC
+from jaxcolor.cic.predict import CALIBRATION, CIC
 from jaxcolor.cic.training.loss import bin_counts, cross_entropy, luminance_and_targets, prior_of_counts
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.gamut import scale_chroma
@@ -42,8 +42,10 @@ COLUMNS = {
     "saturation": ("saturat.", 3),
 }
 TRUTH = "truth"
+# The logit scales at which the distribution is measured: of the weights, of their manifest, and what suits the photos.
+AS_GIVEN, CALIBRATED, FITTED = "as given", "calibrated", "fitted"
 # Read-outs of the distribution as the network gives it; the others are those of the methods, from the rebalanced one.
-LIKELY = ("mean", "calibrated mean")
+MEANS = {AS_GIVEN: "mean", CALIBRATED: "calibrated mean", FITTED: "fitted mean"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,16 @@ class Evaluation:
     rows: for every read-out, baseline and the truth, the measures of :data:`COLUMNS`: AuC raw and rebalanced in
         percent, root of the mean squared error of a* and b*, PSNR of RGB in decibels, SSIM, mean ΔE2000,
         colorfulness, its mean absolute difference from the truth's, HSV saturation. None where the truth is compared
-        with itself.
+        with itself. "calibrated mean" is there if the manifest of the weights tells what calibrates them on other
+        photos, those held out of their training; "fitted mean" has the temperature that fits these photos best.
     distribution: of the cells of the network's grid, in nats: ``cross_entropy`` of the soft-encoded truth and
-        ``negative_log_likelihood`` of the true bin, both also for the prior alone (``…_prior``) and at the
-        calibrated temperature (``…_calibrated``); the ``calibration_error`` before and after; the ``logit_scale`` of
-        the weights and the ``calibrated_logit_scale``, and the first over the second, ``best_temperature``.
+        ``negative_log_likelihood`` of the true bin, both also for the prior alone (``…_prior``), at the logit scale
+        of the manifest (``…_calibrated``, if it tells one) and at the one that fits these photos best (``…_fitted``);
+        ``cross_entropy_prior_of_photos``, the least of any distribution that is the same everywhere: that of these
+        photos' own bins; ``share_below_prior`` of the cross-entropy, and its ``share_below_prior_error``, the
+        standard error over the photos (if there are several); the ``calibration_error`` and the ``logit_scale``
+        itself, with the same endings, and the first over the last, ``temperature_fitted``.
+    reliability: curves by logit scale: "as given", "calibrated" (if the manifest tells it), "fitted".
     more_saturated: of how many photos the coupled-TV result is more saturated than the annealed mean; None without it.
     prior_source: where the prior comes from, ``"weights"`` or ``"photos"`` (those evaluated).
     """
@@ -65,15 +72,13 @@ class Evaluation:
     photos: int
     rows: dict[str, dict[str, float | None]]
     distribution: dict[str, float]
-    reliability: Reliability
-    calibrated_reliability: Reliability
+    reliability: dict[str, Reliability]
     more_saturated: int | None
     prior_source: str
     weights: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        curves = {"as_given": self.reliability, "calibrated": self.calibrated_reliability}
         return {
             "photos": self.photos,
             "weights": self.weights,
@@ -82,7 +87,8 @@ class Evaluation:
             "more_saturated": self.more_saturated,
             "distribution": self.distribution,
             "reliability": {
-                name: {key: values.tolist() for key, values in vars(curve).items()} for name, curve in curves.items()
+                name.replace(" ", "_"): {key: values.tolist() for key, values in vars(curve).items()}
+                for name, curve in self.reliability.items()
             },
         }
 
@@ -97,18 +103,26 @@ class Evaluation:
         whose = "the training photos" if self.prior_source == "weights" else "these photos, as the weights hold none"
         if self.more_saturated is not None:
             lines.append(f"coupled-tv is more saturated than the annealed mean on {self.more_saturated} photos")
+
+        def scaled(key: str, digits: str = ".3f") -> str:
+            """The value at each logit scale but the given one."""
+            told = {CALIBRATED: d.get(f"{key}_calibrated"), "fitted to these photos": d.get(f"{key}_fitted")}
+            return "".join(f", {name} {value:{digits}}" for name, value in told.items() if value is not None)
+
+        error = d.get("share_below_prior_error")
+        spread = "" if error is None else f" (standard error over the photos {100 * error:.1f})"
         return "\n".join(
             [
                 *lines,
                 f"cross-entropy of the soft-encoded truth {d['cross_entropy']:.3f} nats, "
-                f"prior only {d['cross_entropy_prior']:.3f}, calibrated {d['cross_entropy_calibrated']:.3f} "
-                f"(prior of {whose})",
+                f"prior only {d['cross_entropy_prior']:.3f}{scaled('cross_entropy')} (prior of {whose})",
+                f"that is {100 * d['share_below_prior']:.1f} % below the prior{spread}; the best distribution "
+                f"that is the same in all cells {d['cross_entropy_prior_of_photos']:.3f}",
                 f"negative log-likelihood of the true bin {d['negative_log_likelihood']:.3f} nats, "
-                f"prior only {d['negative_log_likelihood_prior']:.3f}, "
-                f"calibrated {d['negative_log_likelihood_calibrated']:.3f}",
-                f"calibration error {d['calibration_error']:.3f}, calibrated {d['calibration_error_calibrated']:.3f}",
-                f"logit scale {d['logit_scale']:.4g}, calibrated {d['calibrated_logit_scale']:.4g} "
-                f"(temperature {d['best_temperature']:.3g} on the weights as they are)",
+                f"prior only {d['negative_log_likelihood_prior']:.3f}{scaled('negative_log_likelihood')}",
+                f"calibration error {d['calibration_error']:.3f}{scaled('calibration_error')}",
+                f"logit scale {d['logit_scale']:.4g}{scaled('logit_scale', '.4g')} "
+                f"(temperature {d['temperature_fitted']:.3g} on the weights as they are)",
             ]
         )
 
@@ -128,8 +142,8 @@ def evaluate(
     Raises:
         InputError: no photo, or photos of other shapes.
 
-    The dataset-mean baseline is the mean color of these photos, the best constant there is. The calibrated
-    temperature is one number fitted to these photos. Cost: two forward passes and three or four read-outs a photo.
+    The dataset-mean baseline is the mean color of these photos, the best constant there is. Cost: two forward passes
+    and four or five read-outs a photo.
 
     >>> photo = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
     >>> result = evaluate(CIC.init(jax.random.key(0), width=1 / 16), [photo])
@@ -137,18 +151,12 @@ def evaluate(
     True
     """
     _check(photos)
-    mean_color, counted = _statistics(photos)
+    mean_color, counts = _statistics(photos)
     stored = net.prior()
-    prior = counted if stored is None else stored
-    scale = calibrate(net, photos)
-    temperature = float(net.logit_scale) / scale
-    read_outs: dict[str, dict[str, Any]] = {
-        "mean": {"method": "cic", "temperature": 1.0},
-        "calibrated mean": {"method": "cic", "temperature": temperature},
-        "annealed mean": {"method": "cic"},
-    }
-    if coupled_tv:
-        read_outs["coupled-tv"] = {"method": "coupled-tv"}
+    prior = prior_of_counts(counts) if stored is None else stored
+    scales = _logit_scales(net, photos)
+    temperatures = {name: scales[AS_GIVEN] / scale for name, scale in scales.items()}
+    read_outs = _read_outs(temperatures, coupled_tv)
     measured, cells = [], []
     for photo in photos:
         luminance, distribution, true_cells = predict_photo(net, photo)
@@ -157,12 +165,12 @@ def evaluate(
         pictures = {name: np.asarray(_constant(luminance, color)) for name, color in constants.items()}
         rebalanced = net.rebalanced(distribution)
         pictures |= {
-            name: read_out(gray, distribution if name in LIKELY else rebalanced, **settings)
+            name: read_out(gray, distribution if name in MEANS.values() else rebalanced, **settings)
             for name, settings in read_outs.items()
         }
         pictures[TRUTH] = photo.astype(np.float32) / np.float32(255)
         measured.append({name: _measured(rgb, pictures[TRUTH], prior) for name, rgb in pictures.items()})
-        cells.append(_cell_measures(distribution, true_cells, prior, temperature))
+        cells.append(_cell_measures(distribution, true_cells, prior, temperatures))
         if watch is not None:
             watch(pictures)
     rows = {name: _summary([row[name] for row in measured], name) for name in measured[0]}
@@ -170,10 +178,29 @@ def evaluate(
     if coupled_tv:
         more_saturated = sum(bool(p["coupled-tv"]["saturation"] > p["annealed mean"]["saturation"]) for p in measured)
     means, curves = _cell_summary(cells)
-    scales = {"logit_scale": float(net.logit_scale), "calibrated_logit_scale": scale, "best_temperature": temperature}
+    means["cross_entropy_prior_of_photos"] = _entropy(np.asarray(counts, np.float64))
+    means |= {_ending("logit_scale", name): scale for name, scale in scales.items()}
+    means["temperature_fitted"] = temperatures[FITTED]
     weights = {name: net.manifest.get(name) for name in ("name", "width", "checksum")}
     source = "photos" if stored is None else "weights"
-    return Evaluation(len(photos), rows, means | scales, *curves, more_saturated, prior_source=source, weights=weights)
+    return Evaluation(len(photos), rows, means, curves, more_saturated, prior_source=source, weights=weights)
+
+
+def _logit_scales(net: CIC, photos: Sequence[np.ndarray]) -> dict[str, float]:
+    """That of the weights, that which the manifest tells, if it does, and that which fits these photos."""
+    scales = {AS_GIVEN: float(net.logit_scale)}
+    if net.manifest.get(CALIBRATION) is not None:
+        scales[CALIBRATED] = float(net.calibrated().logit_scale)
+    return scales | {FITTED: calibrate(net, photos)}
+
+
+def _read_outs(temperatures: Mapping[str, float], coupled_tv: bool) -> dict[str, dict[str, Any]]:
+    """Settings of each, in the order of the table."""
+    read_outs: dict[str, dict[str, Any]] = {
+        MEANS[name]: {"method": "cic", "temperature": temperature} for name, temperature in temperatures.items()
+    }
+    read_outs["annealed mean"] = {"method": "cic"}
+    return read_outs | ({"coupled-tv": {"method": "coupled-tv"}} if coupled_tv else {})
 
 
 def _check(photos: Sequence[np.ndarray]) -> None:
@@ -187,10 +214,10 @@ def _check(photos: Sequence[np.ndarray]) -> None:
 
 
 def _statistics(photos: Iterable[np.ndarray]) -> tuple[jax.Array, jax.Array]:
-    """Mean color ``[2]`` of the photos, and their smoothed distribution of bins ``[313]``."""
+    """Mean color ``[2]`` of the photos, and how many of their cells are in each bin ``[313]``."""
     each = [_photo_statistics(photo) for photo in photos]
     colors, counts = (jnp.stack(values).sum(0) for values in zip(*each, strict=True))
-    return colors / len(each), prior_of_counts(counts)
+    return colors / len(each), counts
 
 
 @jax.jit
@@ -239,33 +266,56 @@ def _summary(photos: Sequence[Mapping[str, jax.Array]], name: str) -> dict[str, 
 
 @jax.jit
 def _cell_measures(
-    distribution: ColorDistribution, cells: jax.Array, prior: jax.Array, temperature: float
-) -> tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array]]:
-    log_p = jax.nn.log_softmax(log_probabilities(distribution))
-    calibrated = jax.nn.log_softmax(log_p / temperature)
-    entropy, true_bins = cross_entropy(log_p, cells)
-
-    def likelihood(log_p: jax.Array) -> jax.Array:
-        return -jnp.take_along_axis(log_p, true_bins[..., None], -1).mean()
-
+    distribution: ColorDistribution, cells: jax.Array, prior: jax.Array, temperatures: Mapping[str, float]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Means over the cells of a photo, and reliability by logit scale."""
+    means: dict[str, jax.Array] = {}
+    log_p, curves = log_probabilities(distribution), {}
     baseline = jnp.broadcast_to(jnp.log(prior), log_p.shape)
-    means = {
-        "cross_entropy": entropy.mean(),
-        "cross_entropy_prior": cross_entropy(baseline, cells)[0].mean(),
-        "cross_entropy_calibrated": cross_entropy(calibrated, cells)[0].mean(),
-        "negative_log_likelihood": likelihood(log_p),
-        "negative_log_likelihood_prior": likelihood(baseline),
-        "negative_log_likelihood_calibrated": likelihood(calibrated),
-    }
-    return means, (reliability(jnp.exp(log_p), true_bins), reliability(jnp.exp(calibrated), true_bins))
+    scaled = {name: jax.nn.log_softmax(log_p / temperature) for name, temperature in temperatures.items()}
+    for name, logits in {"prior": baseline, **scaled}.items():
+        entropy, true_bins = cross_entropy(logits, cells)
+        likelihood = -jnp.take_along_axis(logits, true_bins[..., None], -1)
+        measured = {"cross_entropy": entropy.mean(), "negative_log_likelihood": likelihood.mean()}
+        means |= {_ending(key, name): value for key, value in measured.items()}
+        if name in scaled:
+            curves[name] = reliability(jnp.exp(logits), true_bins)
+    return means, curves
 
 
 def _cell_summary(
-    photos: Sequence[tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array]]],
-) -> tuple[dict[str, float], tuple[Reliability, Reliability]]:
-    means = {key: float(np.mean([photo[0][key] for photo in photos])) for key in photos[0][0]}
-    as_given, calibrated = (
-        Reliability(*np.sum([np.asarray(photo[1][i], np.float64) for photo in photos], 0)) for i in (0, 1)
-    )
-    errors = {"calibration_error": as_given.error(), "calibration_error_calibrated": calibrated.error()}
-    return means | errors, (as_given, calibrated)
+    photos: Sequence[tuple[dict[str, jax.Array], dict[str, jax.Array]]],
+) -> tuple[dict[str, float], dict[str, Reliability]]:
+    """Means over the photos, with the share below the prior, and sums of the curves."""
+    each = {key: np.array([photo[0][key] for photo in photos], np.float64) for key in photos[0][0]}
+    means = {key: float(values.mean()) for key, values in each.items()}
+    curves = {
+        name: Reliability(*np.sum([np.asarray(photo[1][name], np.float64) for photo in photos], 0))
+        for name in photos[0][1]
+    }
+    means |= {_ending("calibration_error", name): curve.error() for name, curve in curves.items()}
+    return means | _share_below(each["cross_entropy"], each["cross_entropy_prior"]), curves
+
+
+def _ending(key: str, scale: str) -> str:
+    """The key of a value at a logit scale."""
+    return key if scale == AS_GIVEN else f"{key}_{scale}"
+
+
+def _share_below(values: NDArray[np.float64], baselines: NDArray[np.float64]) -> dict[str, float]:
+    """By how much the photos' sum of values is below that of baselines, and its standard error over the photos.
+
+    The error is that of a ratio of means, to first order (Cochran 1977, "Sampling techniques", section 2.11).
+    """
+    ratio, count = values.mean() / baselines.mean(), len(values)
+    share = {"share_below_prior": float(1 - ratio)}
+    if count > 1:
+        variance = ((values - ratio * baselines) ** 2).sum() / (count * (count - 1))
+        share["share_below_prior_error"] = float(np.sqrt(variance) / baselines.mean())
+    return share
+
+
+def _entropy(counts: NDArray[np.float64]) -> float:
+    """In nats: the cross-entropy of what was counted with the best distribution that is the same everywhere."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

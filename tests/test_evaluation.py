@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.special import log_softmax
+from scipy.special import entr, log_softmax
 from skimage.color import deltaE_ciede2000, rgb2hsv, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -17,7 +18,7 @@ from jaxcolor import evaluation as evaluation_module
 from jaxcolor.cic.calibration import predict_photo
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.errors import InputError
-from jaxcolor.evaluation import evaluate
+from jaxcolor.evaluation import _share_below, evaluate
 from tests.conftest import Run
 from tests.reference import cic as reference
 
@@ -49,7 +50,7 @@ def test_all_measures_are_those_of_other_programs(net: CIC) -> None:
     result = evaluate(net, photos, watch=shown.append)
     prior = np.array(net.manifest["prior"])
     assert list(result.rows) == list(shown[0]) == [
-        "gray", "dataset mean", "mean", "calibrated mean", "annealed mean", "truth",
+        "gray", "dataset mean", "mean", "fitted mean", "annealed mean", "truth",
     ]  # fmt: skip
     truths = [photo / 255 for photo in photos]
     true_lab = np.stack([rgb2lab(truth) for truth in truths])
@@ -88,23 +89,63 @@ def test_likelihoods_are_those_of_the_predicted_probabilities(net: CIC) -> None:
     photos = drawn_photos(3)
     got = evaluate(net, photos).distribution
     prior, palette = np.array(net.manifest["prior"]), reference.bins()
-    entropies, likelihoods, calibrated = [], [], []
+    entropies, likelihoods, fitted, truths = [], [], [], []
     for photo in photos:
         _, distribution, _ = predict_photo(net, photo)
         log_p = np.log(np.asarray(distribution.probabilities, np.float64)).reshape(-1, 313)
         cells = rgb2lab(photo)[..., 1:].reshape(SIDE // 4, 4, SIDE // 4, 4, 2).mean((1, 3)).reshape(-1, 2)
         z = np.stack([reference.soft_encode(color, palette, 5, 5.0) for color in cells])
-        cool = log_softmax(log_p / got["best_temperature"], axis=1)
+        cool = log_softmax(log_p / got["temperature_fitted"], axis=1)
+        truths.append(z.mean(0))
         entropies.append([-(z * each).sum(1).mean() for each in (log_p, np.log(prior), cool)])
         true = z.argmax(1)
         likelihoods.append([-log_p[np.arange(len(true)), true].mean(), -np.log(prior[true]).mean()])
-        calibrated.append(-cool[np.arange(len(true)), true].mean())
-    names = ("cross_entropy", "cross_entropy_prior", "cross_entropy_calibrated")
+        fitted.append(-cool[np.arange(len(true)), true].mean())
+    names = ("cross_entropy", "cross_entropy_prior", "cross_entropy_fitted")
     np.testing.assert_allclose([got[name] for name in names], np.mean(entropies, 0), rtol=1e-4)
     names = ("negative_log_likelihood", "negative_log_likelihood_prior")
     np.testing.assert_allclose([got[name] for name in names], np.mean(likelihoods, 0), rtol=1e-4)
-    np.testing.assert_allclose(got["negative_log_likelihood_calibrated"], np.mean(calibrated), rtol=1e-4)
-    np.testing.assert_allclose(got["calibrated_logit_scale"] * got["best_temperature"], 2.606, rtol=1e-5)
+    np.testing.assert_allclose(got["negative_log_likelihood_fitted"], np.mean(fitted), rtol=1e-4)
+    np.testing.assert_allclose(got["logit_scale_fitted"] * got["temperature_fitted"], 2.606, rtol=1e-5)
+    # Of all distributions that are the same everywhere, the truths' own mean has the least cross-entropy with them.
+    best = np.mean(truths, 0)
+    least = entr(best).sum()
+    np.testing.assert_allclose(got["cross_entropy_prior_of_photos"], least, rtol=1e-4)
+    own, prior_only = np.mean(entropies, 0)[:2]
+    np.testing.assert_allclose(got["share_below_prior"], 1 - own / prior_only, rtol=1e-3)
+
+
+def test_the_standard_error_of_the_share_is_that_of_photos_drawn_again() -> None:
+    rng = np.random.default_rng(0)
+    baselines = rng.uniform(2, 4, 300)
+    values = baselines * rng.uniform(0.6, 1.1, 300)
+    share = _share_below(values, baselines)
+    again = rng.integers(0, 300, (20_000, 300))
+    drawn = 1 - values[again].mean(1) / baselines[again].mean(1)
+    np.testing.assert_allclose(share["share_below_prior"], 1 - values.sum() / baselines.sum())
+    np.testing.assert_allclose(share["share_below_prior_error"], drawn.std(), rtol=0.03)
+    assert "share_below_prior_error" not in _share_below(values[:1], baselines[:1])
+
+
+def test_the_calibration_that_the_weights_bring_is_measured_and_not_fitted_again(net: CIC) -> None:
+    photos = drawn_photos(3)
+    told, as_told = (replace(net.with_calibration(1.3, photos=9), logit_scale=scale) for scale in (2.606, 1.3))
+    got, want = (evaluate(each, photos) for each in (told, as_told))
+    assert list(got.rows)[2:6] == ["mean", "calibrated mean", "fitted mean", "annealed mean"]
+    assert list(got.reliability) == ["as given", "calibrated", "fitted"]
+    # It is what the network gives at that scale.
+    for key in ("cross_entropy", "negative_log_likelihood", "calibration_error", "logit_scale"):
+        np.testing.assert_allclose(got.distribution[f"{key}_calibrated"], want.distribution[key], rtol=1e-4)
+    assert got.distribution["logit_scale_fitted"] != pytest.approx(1.3, rel=0.1)
+    np.testing.assert_allclose(
+        [got.rows["calibrated mean"][key] for key in ("ab_rmse", "psnr")],
+        [want.rows["mean"][key] for key in ("ab_rmse", "psnr")],
+        rtol=1e-4,
+    )
+    table = got.table()
+    assert "logit scale 2.606, calibrated 1.3, fitted to these photos" in table
+    assert f"calibrated {got.distribution['cross_entropy_calibrated']:.3f}, fitted to these photos" in table
+    assert f"(standard error over the photos {100 * got.distribution['share_below_prior_error']:.1f})" in table
 
 
 def test_without_a_stored_prior_it_is_that_of_the_photos(net: CIC) -> None:
@@ -171,7 +212,7 @@ def test_command_writes_what_is_asked_for(folder: Path, evaluated: Run, monkeypa
         with Image.open(picture) as image:
             assert len(image.convert("RGB").getcolors(2**20) or []) > 3
     calibrated = CIC.load(folder / "c.safetensors")
-    assert calibrated.logit_scale == pytest.approx(report["distribution"]["calibrated_logit_scale"])
+    assert calibrated.logit_scale == pytest.approx(report["distribution"]["logit_scale_fitted"])
     assert calibrated.manifest["calibration"]["photos"] == 3
     # Half precision stays half precision.
     assert (folder / "c.safetensors").stat().st_size < 1.1 * (folder / "net.safetensors").stat().st_size

@@ -70,7 +70,9 @@ def calibrate(net: CIC, photos: Iterable[np.ndarray]) -> float:
     It minimises the mean negative log-likelihood of the true bin. ``photos`` are uint8 ``[S, S, 3]`` sRGB, S a
     multiple of 8, all of one size; the network sees them at that resolution. Whether the inverse of a temperature is
     folded into released weights is answered by this number: near 1 if not, near the temperature (0.38 for Zhang et
-    al. 2016) if it is. :meth:`CIC.with_calibration` keeps it in the manifest.
+    al. 2016) if it is. Only about: with class weights in its loss such a network gives p w / Σ p w, of which no
+    temperature makes p, so the number holds what makes up for the class weights, too. :meth:`CIC.with_calibration`
+    keeps the scale in the manifest.
 
     Cost: a forward pass and, while it runs, 1.3 kB for every sixteenth cell (320 kB a photo at 256 pixels). Raises
     :class:`InputError` without photos.

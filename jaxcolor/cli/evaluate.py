@@ -25,7 +25,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "evaluate",
         help="measure the colors on folders of color photos",
         description="Colorize the lightness of color photos and compare with their colors. Photos are squeezed to "
-        "squares, as in the literature; the calibrated temperature is fitted to these photos.",
+        "squares, as in the literature. The calibrated logit scale comes with the weights, from photos held out of "
+        "their training; the fitted one suits these photos best.",
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folders of color photos")
     parser.add_argument("--weights", metavar="NAME|PATH", help="default: the embedded compact network")
@@ -138,7 +139,7 @@ def _write_calibrated(net: "CIC", evaluation: "Evaluation", path: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    scale = evaluation.distribution["calibrated_logit_scale"]
+    scale = evaluation.distribution["logit_scale_fitted"]
     # Half precision stays half precision, and nothing else loses any.
     kernels = [x for x in jax.tree.leaves(net.variables["params"]) if x.ndim == 4]
     half = all(bool((x.astype(jnp.float16).astype(x.dtype) == x).all()) for x in kernels)

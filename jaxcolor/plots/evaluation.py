@@ -12,14 +12,13 @@ from jaxcolor.plots.figure import new_figure, panels_figure
 
 
 def reliability_figure(evaluation: Evaluation) -> Any:
-    """Share of correct likeliest colors against their probability, as given and calibrated; the diagonal is perfect.
+    """Share of correct likeliest colors against their probability, at every logit scale; the diagonal is perfect.
 
     The area of a dot is its share of the cells. Source: Guo et al. 2017, figure 1.
     """
     figure = new_figure(5, 4.5)
     axes = figure.add_subplot()
-    curves = {"as given": evaluation.reliability, "calibrated": evaluation.calibrated_reliability}
-    for name, curve in curves.items():
+    for name, curve in evaluation.reliability.items():
         confidence, share, weight = _points(curve)
         label = f"{name}: calibration error {curve.error():.3f}"
         axes.plot(confidence, share, linewidth=1)

@@ -16,9 +16,10 @@ _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000
 
-# Of a step of the deep prior for every pixel and channel: 430 on CPU for 16 channels and 256 × 256 pixels, compilation
-# included.
-_BYTES_PER_CHANNEL = 450
+# Of a fit of the deep prior on CPU, compilation included: 0.78 GB and 120 bytes for every pixel and channel, with 16 to
+# 128 channels and 256² to 512² pixels (1.8 GB for the published network at 256²). Above that a margin of a quarter.
+_BYTES_OF_FIT = 1_000_000_000
+_BYTES_PER_CHANNEL = 150
 
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
@@ -42,7 +43,7 @@ def fitting_pixels(channels: int) -> int:
     >>> fitting_pixels(128) > 0
     True
     """
-    return max(0, bytes_available() - _BYTES_FIXED) // (_BYTES_PER_CHANNEL * channels)
+    return max(0, bytes_available() - _BYTES_OF_FIT) // (_BYTES_PER_CHANNEL * channels)
 
 
 def require_memory_to_fit(shape: tuple[int, int], channels: int) -> None:
@@ -52,7 +53,7 @@ def require_memory_to_fit(shape: tuple[int, int], channels: int) -> None:
     """
     most = fitting_pixels(channels)
     if math.prod(shape) > most:
-        needed = _BYTES_FIXED + math.prod(shape) * _BYTES_PER_CHANNEL * channels
+        needed = _BYTES_OF_FIT + math.prod(shape) * _BYTES_PER_CHANNEL * channels
         raise InputError(
             f"a fit of {channels} channels to {shape[1]}×{shape[0]} pixels needs about {needed / 1e9:.1f} GB of memory "
             f"and {bytes_available() / 1e9:.1f} GB are free; fit {math.isqrt(most)}² pixels at most, or fewer channels"

@@ -1,18 +1,23 @@
 """Training on photos that the tests draw: data, loss, the loop and its checkpoints."""
 
 import csv
+import errno
+import os
+import re
 import signal
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import imagecodecs
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,11 +26,13 @@ from scipy.special import log_softmax, softmax
 from skimage.color import rgb2lab
 
 import jaxcolor.images
-from jaxcolor.cic.network import CICNetwork, merged
+from jaxcolor.cic.network import CICNetwork, merged, random_variables
 from jaxcolor.cic.predict import CIC, Manifest
-from jaxcolor.cic.training import loop
-from jaxcolor.cic.training.data import SQUEEZE, Photos, batches, load_photos, make_batch, random_crop
-from jaxcolor.cic.training.loop import TrainingConfig, TrainingState, state_from, teacher_from, train, trained_network
+from jaxcolor.cic.training import crops, data, loop, validation
+from jaxcolor.cic.training.config import TrainingConfig
+from jaxcolor.cic.training.crops import SQUEEZE, batches, make_batch, random_crop, useful_side
+from jaxcolor.cic.training.data import Photos, load_photos
+from jaxcolor.cic.training.loop import train, trained_network
 from jaxcolor.cic.training.loss import (
     SHARPENING,
     TONE,
@@ -35,6 +42,16 @@ from jaxcolor.cic.training.loss import (
     retouched,
 )
 from jaxcolor.cic.training.provenance import code_commit, phases
+from jaxcolor.cic.training.state import (
+    STATISTICS_SEED,
+    TrainingState,
+    initial_state,
+    optimiser_of,
+    state_from,
+    teacher_from,
+)
+from jaxcolor.cic.training.step import make_step
+from jaxcolor.cic.training.validation import MEASURES
 from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
@@ -133,6 +150,102 @@ def test_no_damage_stops_the_reading(tmp_path: Path, photos: list[np.ndarray], s
     found = load_photos([tmp_path])
     assert f"good{suffix}" in found.names
     assert len(found.names) + len(found.rejected) == 41
+
+
+def smooth_photo(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
+    return np.uint8(np.stack([250 * rows, 250 * columns, 120 + 100 * np.sin(6 * rows * columns)], -1))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_large_photos_are_kept_small(tmp_path: Path, suffix: str, turned: bool) -> None:
+    photo, exif = smooth_photo(600, 840), Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    Image.fromarray(photo).save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    (found,) = load_photos([tmp_path], short=100).images
+    want = photo.reshape(100, 6, 140, 6, 3).mean((1, 3))
+    assert found.shape == ((140, 100, 3) if turned else (100, 140, 3))
+    upright = np.rot90(found, 1) if turned else found
+    assert np.abs(upright - want).mean() < 1.5
+    # Every pixel counts: of stripes one pixel wide the mean is left.
+    Image.fromarray(np.tile(np.uint8([[[255, 0, 0], [0, 0, 80]]]), (600, 300, 1))).save(tmp_path / f"a{suffix}")
+    (found,) = load_photos([tmp_path], short=100).images
+    np.testing.assert_allclose(found[2:-2, 2:-2].mean((0, 1)), [127.5, 0, 40], atol=4)
+    assert found[2:-2, 2:-2].std((0, 1)).max() < 4
+
+
+def test_a_large_photo_with_a_profile_is_kept_small(tmp_path: Path) -> None:
+    photo = smooth_photo(300, 450)
+    Image.fromarray(photo).save(tmp_path / "a.png", icc_profile=imagecodecs.cms_profile("adobergb"))
+    (found,) = load_photos([tmp_path], short=100).images
+    colors = 255 * jaxcolor.images.read_color(tmp_path / "a.png")
+    assert np.abs(found - colors.reshape(100, 3, 150, 3, 3).mean((1, 3))).mean() < 1.5
+
+
+def test_photos_that_are_small_enough_are_kept_to_the_bit(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(photos[0]).save(tmp_path / name, quality=80)
+    plain = load_photos([tmp_path])
+    short = min(photos[0].shape[:2])
+    for got, name, want in zip(load_photos([tmp_path], short=short).images, plain.names, plain.images, strict=True):
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(got, image)
+        np.testing.assert_array_equal(got, want)
+    assert all(min(image.shape[:2]) == short - 1 for image in load_photos([tmp_path], short=short - 1).images)
+
+
+@given(st.integers(8, 256), st.floats(0.05, 1), st.integers(0, 2**31 - 1))
+def test_no_crop_wants_more_pixels_than_are_kept(size: int, least_share: float, seed: int) -> None:
+    side, seen = useful_side(size, least_share), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crops, "squeezed", lambda image, size, box: seen.append(box) or image)
+        random_crop(np.broadcast_to(np.uint8(0), (side, 2 * side, 3)), size, np.random.default_rng(seed), least_share)
+    ((left, top, right, bottom),) = seen
+    assert min(right - left, bottom - top) >= size * (1 - 1e-9)
+    # Nor is more kept than the smallest crop wants.
+    assert useful_side(size, least_share) * least_share / SQUEEZE < size + 1
+
+
+def test_photos_that_do_not_fit_are_refused_before_they_are_decoded(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, image in enumerate(photos[:3]):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "text.png").write_text("no picture")
+    needed = sum(image.nbytes for image in photos[:3])
+    monkeypatch.setattr(data, "_bytes_free", lambda: needed)
+    assert len(load_photos([tmp_path]).images) == 3
+    monkeypatch.setattr(data, "_bytes_free", lambda: needed - 1)
+    assert len(load_photos([tmp_path], short=20).images) == 3
+    monkeypatch.setattr(data, "_pixels", lambda *_: pytest.fail("nothing to decode"))
+    size = f"need {needed / 1e9:.3g} GB .* {(needed - 1) / 1e9:.3g} GB are free"
+    with pytest.raises(InputError, match=f"4 photos {size}; give fewer photos, or a smaller --size"):
+        load_photos([tmp_path])
+    with pytest.raises(InputError, match="give fewer photos, or a smaller --side"):
+        load_photos([tmp_path], side=1000)
+
+
+def test_the_digest_is_that_of_the_photos(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    for name, image in zip(("a.png", "b.png"), photos, strict=False):
+        Image.fromarray(image).save(tmp_path / name)
+    found = load_photos([tmp_path])
+    # Neither how they are kept nor what else lies there changes it, nor which of them are taken.
+    (tmp_path / "text.png").write_text("no picture")
+    assert load_photos([tmp_path], short=20).digest == found.digest == found.split(0.5)[0].digest
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    renamed = load_photos([tmp_path]).digest
+    Image.fromarray(photos[2]).save(tmp_path / "c.png")
+    assert len({found.digest, renamed, load_photos([tmp_path]).digest}) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are text there")
+def test_a_file_name_may_be_no_text(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    for name in (b"\xff.png", b"b.png"):
+        Image.fromarray(photos[0]).save(tmp_path / os.fsdecode(name))
+    found = load_photos([tmp_path])
+    assert [len(part.names) for part in found.split(0.02)] == [1, 1]
+    assert len(found.digest) == 64
 
 
 def test_folders_without_color_photos_are_refused(tmp_path: Path) -> None:
@@ -282,13 +395,20 @@ def test_prior_is_a_distribution_over_the_colors_seen_that_rules_nothing_out(pho
     assert prior[np.linalg.norm(ab_bins() - [0, -100], axis=1) < 20].sum() < 1e-2
 
 
-@pytest.fixture
-def compiled_once(monkeypatch: pytest.MonkeyPatch, photos: list[np.ndarray]) -> None:
-    """Runs of one configuration share what they compile, and look at few crops beside their own."""
+@pytest.fixture(scope="module")
+def compiled(photos: list[np.ndarray]) -> tuple[jax.Array, Callable, Callable]:
+    """Prior, step and validation of small photos."""
     prior = empirical_prior(photos, crops=1, size=16)
-    step = loop.make_step(CONFIG, CONFIG.class_weights(prior))
-    monkeypatch.setattr(loop, "VALIDATION_SIZE", CONFIG.size)
-    validate = loop.make_validation(CONFIG, photos, photos, prior)
+    step = make_step(CONFIG, CONFIG.class_weights(prior))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "VALIDATION_SIZE", CONFIG.size)
+        return prior, step, validation.make_validation(CONFIG, photos, photos, prior)
+
+
+@pytest.fixture
+def compiled_once(monkeypatch: pytest.MonkeyPatch, compiled: tuple[jax.Array, Callable, Callable]) -> None:
+    """Runs of one configuration share what they compile, and look at few crops beside their own."""
+    prior, step, validate = compiled
     monkeypatch.setattr(loop, "empirical_prior", lambda *_: prior)
     monkeypatch.setattr(loop, "make_step", lambda *_: step)
     monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
@@ -313,7 +433,6 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert all(0 <= row["data_wait"] <= 1 for row in rows)
     samples = sorted((tmp_path / "through" / "samples").iterdir())
     assert [path.name for path in samples] == [f"{step:07d}.png" for step in range(1, 7)]
     with Image.open(samples[0]) as sheet:
@@ -336,13 +455,14 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     assert [row["step"] for row in read_log(tmp_path / "resumed")] == [4, 6]
     assert [(phase["from_step"], phase["steps"]) for phase in phases(tmp_path / "resumed")] == [(0, CONFIG.steps)]
 
-    net = trained_network(through, CONFIG, photos, "test", {"photos": ["photos"]})
+    source = {"photos": ["photos"], "phases": [{"commit": "first"}, {"commit": "last"}]}
+    net = trained_network(through, CONFIG, photos, "test", source)
     net.save(tmp_path / "net.safetensors")
     loaded = CIC.load(tmp_path / "net.safetensors")
     assert loaded.manifest["training"]["step"] == 6
     assert loaded.manifest["training"]["photos"] == ["photos"]
     assert loaded.manifest["training"]["seed"] == CONFIG.seed
-    assert loaded.manifest["training"]["commit"] == code_commit()
+    assert loaded.manifest["training"]["commit"] == "last"
     assert loaded.manifest["jaxcolor"] == jaxcolor.__version__
     prior = np.load(tmp_path / "through" / "prior.npy")
     np.testing.assert_allclose(loaded.manifest["prior"], prior, rtol=1e-4)
@@ -350,8 +470,75 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     luminance = jnp.asarray(photos[0][:32, :32, 0] / 2.55, jnp.float32)
     published = replace(CONFIG, rebalance="loss")
     other = trained_network(through, published, photos, "test", {})
+    assert other.manifest["training"]["commit"] == code_commit()
     want = net.predict(luminance, 32).probabilities
     np.testing.assert_allclose(other.rebalanced(other.predict(luminance, 32), 1.0).probabilities, want, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.parametrize("what", ["loss", "weights", "moments", "held out", "interrupted"])
+def test_a_run_that_diverges_keeps_its_last_checkpoint(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """From step 5 on something is no number; the checkpoints are those of steps 2 and 4."""
+    usual, usual_validation = loop.make_step(), loop.make_validation()
+
+    def step(state: TrainingState, *rest: Any) -> tuple[TrainingState, jax.Array]:
+        number = int(state.step)
+        state, losses = usual(state, *rest)
+        if number < 4:
+            return state, losses
+        if what == "interrupted":
+            signal.raise_signal(signal.SIGINT)
+        spoiled = {"weights": "params", "interrupted": "average", "moments": "optimiser"}
+        if what in spoiled:
+            leaves, tree = jax.tree.flatten(getattr(state, spoiled[what]))
+            leaves[-1] = leaves[-1] * jnp.inf * 0
+            state = state.replace(**{spoiled[what]: jax.tree.unflatten(tree, leaves)})
+        return state, losses * jnp.where(what == "loss", jnp.nan, 1)
+
+    def validate(state: TrainingState) -> tuple[dict[str, float], np.ndarray]:
+        measures, sheet = usual_validation(state)
+        return (measures | {"cross_entropy": np.nan} if what == "held out" and state.step > 4 else measures), sheet
+
+    run = partial(train, CONFIG, photos, photos, tmp_path, validate_every=2, progress="none", devices=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_step", lambda *_: step)
+        patch.setattr(loop, "make_validation", lambda *_: validate)
+        with pytest.raises(InputError, match=r"diverged by step [56].*step 4 is intact.*--learning-rate below 0\.1"):
+            run()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    assert [row["step"] for row in read_log(tmp_path)] == [2, 4]
+    # What is told is done: the same command goes on from there.
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run()))
+    assert [row["step"] for row in read_log(tmp_path)] == [2, 4, 6]
+
+
+@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.parametrize("what", ["the run's record", "the log"])
+def test_a_full_disk_beside_the_checkpoints_tells_which_is_intact(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = partial(train, CONFIG, photos, photos, tmp_path, validate_every=3, progress="none", devices=1)
+    stop_after(monkeypatch, 4)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run()
+    monkeypatch.setattr(loop, "batches", batches)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"the log": (Image.Image, "save"), "the run's record": (np, "save")}[what], full)
+        step = {"the log": 6, "the run's record": 3}[what]
+        told = f"cannot write {what} to {tmp_path}: No space left on device; the checkpoint of step {step} is intact"
+        with pytest.raises(InputError, match=re.escape(told)):
+            run()
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.name != "log.csv"} == {
+        path: content for path, content in before.items() if path.name != "log.csv"
+    }
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["0000003.png"]
+    assert int(run().step) == CONFIG.steps
 
 
 def test_a_run_begins_with_given_weights(photos: list[np.ndarray]) -> None:
@@ -400,8 +587,9 @@ def test_a_teacher_teaches_what_the_loss_asks_for(
 def test_a_teacher_has_its_share_of_the_loss_and_is_learned_from(photos: list[np.ndarray]) -> None:
     config = replace(CONFIG, teacher_share=0.75, steps=40, warmup=1, decay=1)
     prior, rgb = jnp.full(313, 1 / 313), jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, 0, 0))
+    rgb = rgb.at[:3].set(rgb[:3, ..., :1])  # gray crops, of which nothing is learned
     teacher = teacher_from(replace(CIC.init(jax.random.key(5), 1 / 16), logit_scale=3.0), config, prior)
-    state = loop.initial_state(config, prior)
+    state = initial_state(config, prior)
     luminance, ab = luminance_and_targets(rgb)
     seen = retouched(luminance, jax.random.fold_in(jax.random.key(config.seed), 0))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -409,14 +597,113 @@ def test_a_teacher_has_its_share_of_the_loss_and_is_learned_from(photos: list[np
     own = log_softmax(np.float64(network.apply(variables, seen, train=True, mutable=["batch_stats"])[0]), axis=-1)
     taught = softmax(np.float64(CICNetwork(1 / 16).apply(teacher.variables, seen)), axis=-1)
     truth, plain = reference.rebalanced_loss(own, np.float64(ab), np.ones(313))
-    away = -(taught * own).sum(-1).mean()
-    step = loop.make_step(config, config.class_weights(prior))
+    away = -(taught * own).sum(-1)[3:].mean()
+    step = make_step(config, config.class_weights(prior))
     state, losses = step(state, rgb, teacher)
     np.testing.assert_allclose(losses, [0.25 * truth + 0.75 * away, plain], rtol=1e-4)
     first = float(losses[0])
     for _ in range(config.steps - 1):
         state, losses = step(state, rgb, teacher)
     assert float(losses[0]) < first - 0.1
+
+
+def gradients(config: TrainingConfig, params: dict, rgb: jax.Array) -> tuple[float, dict[str, dict[str, np.ndarray]]]:
+    """Loss, and its derivatives by layer and part, of fresh batch statistics."""
+    network = CICNetwork(config.width, normalised=True, half=config.half)
+    stats = random_variables(jax.random.key(0), config.width, normalised=True)["batch_stats"]
+
+    def loss(params: dict) -> jax.Array:
+        luminance, ab = luminance_and_targets(rgb)
+        variables = {"params": params, "batch_stats": stats}
+        logits, updated = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
+        assert {leaf.dtype for leaf in jax.tree.leaves((logits, updated))} == {jnp.dtype("float32")}
+        return rebalanced_loss(logits, ab, jnp.ones(313))[0]
+
+    # Nearly all of the time is compilation, so it does not optimise.
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=options)(params)
+    return float(value), jax.tree.map(np.float64, gradient)
+
+
+def test_half_precision_changes_gradients_about_as_much_as_rounding_the_kernels(photos: list[np.ndarray]) -> None:
+    """Which is much in a random network, so that no fixed tolerance tells what is right."""
+    config, half = replace(CONFIG, width=1 / 16), replace(CONFIG, width=1 / 16, precision="bfloat16")
+    rgb = jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, 0, 0))
+    params = random_variables(jax.random.key(0), config.width, normalised=True)["params"]
+    rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype) if x.ndim == 4 else x, params)
+    loss, want = gradients(config, params, rgb)
+    _, near = gradients(config, rounded, rgb)
+    value, got = gradients(half, params, rgb)
+    assert 0 < abs(value - loss) < 1e-3 * loss
+    for name in (name for name in want if "kernel" in want[name]):
+        off, usual = (np.linalg.norm(g[name]["kernel"] - want[name]["kernel"]) for g in (got, near))
+        assert 0 < off < 3 * usual, name
+        if name.startswith("model8_"):  # close to the loss, where little has piled up
+            assert off < 0.3 * np.linalg.norm(want[name]["kernel"])
+    off = np.linalg.norm(got["model8_6"]["kernel"] - want["model8_6"]["kernel"])
+    assert off < 0.02 * np.linalg.norm(want["model8_6"]["kernel"])
+
+
+def test_half_precision_stays_within_the_step() -> None:
+    config = replace(CONFIG, precision="bfloat16")
+    state = jax.eval_shape(partial(initial_state, config), jnp.full(313, 1 / 313))
+    rgb = jax.ShapeDtypeStruct((CONFIG.batch, CONFIG.size, CONFIG.size, 3), jnp.uint8)
+    stepped, losses = jax.eval_shape(make_step(config, jnp.ones(313)), state, rgb)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), stepped) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert losses.dtype == jnp.float32
+
+
+@pytest.mark.slow
+def test_a_run_in_half_precision_goes_on_to_the_bit(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, precision="bfloat16", steps=4)
+    step = make_step(config, jnp.ones(313))
+    monkeypatch.setattr(loop, "empirical_prior", lambda *_: jnp.full(313, 1 / 313))
+    monkeypatch.setattr(loop, "make_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_validation", lambda *_: lambda _: (dict.fromkeys(MEASURES, 1.0), photos[0]))
+    through = train(config, photos, photos, tmp_path / "through", progress="none", devices=1)
+    stop_after(monkeypatch, 3)
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(config, photos, photos, tmp_path / "resumed", validate_every=2, progress="none", devices=1)
+    monkeypatch.setattr(loop, "batches", batches)
+    resumed = train(config, photos, photos, tmp_path / "resumed", validate_every=2, progress="none", devices=1)
+    assert_same(resumed, through)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Of what a run is given, so many batches only, as if the power failed."""
+
+    def given(*args: Any) -> Iterator[np.ndarray]:
+        yield from islice(batches(*args), count)
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(loop, "batches", given)
+
+
+def test_adam_is_that_of_the_paper() -> None:
+    """β = 0.9 and 0.99, the decay of kernels in the gradient, which is cut to its norm before."""
+    config = replace(CONFIG, optimiser="adam", weight_decay=0.3, gradient_norm=2.0, warmup=2, steps=100)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 2, 4), "bias": (4,)}
+    params = {"model1_2": {name: rng.normal(size=shape) for name, shape in shapes.items()}}
+    optimiser = optimiser_of(config)
+    got = jax.tree.map(jnp.float32, params)
+    moments = optimiser.init(got)
+    first, second = ({name: np.zeros(shape) for name, shape in shapes.items()} for _ in range(2))
+    for number in range(1, 4):
+        gradient = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        updates, moments = optimiser.update({"model1_2": jax.tree.map(jnp.float32, gradient)}, moments, got)
+        got = optax.apply_updates(got, updates)
+        length = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+        for name, x in params["model1_2"].items():
+            g = gradient[name] * min(1, 2.0 / length) + (0.3 * x if name == "kernel" else 0)
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.99 * second[name] + 0.01 * g**2
+            mean, square = first[name] / (1 - 0.9**number), second[name] / (1 - 0.99**number)
+            x -= config.learning_rate * min(1, number / 2) * mean / (np.sqrt(square) + 1e-8)
+    for name, want in params["model1_2"].items():
+        np.testing.assert_allclose(got["model1_2"][name], want, rtol=1e-4, atol=1e-6)
 
 
 def test_class_weights_are_in_the_loss_or_left_to_the_prediction() -> None:
@@ -440,14 +727,12 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 def test_statistics_of_the_averaged_weights_are_those_of_their_activations(photos: list[np.ndarray]) -> None:
     """Whatever the running statistics are: the network in prediction mode agrees with batch mode on those crops."""
     prior = jnp.full(313, 1 / 313)
-    state = loop.initial_state(CONFIG, prior)
+    state = initial_state(CONFIG, prior)
     wrong = jax.tree.map(lambda x: x + 100, state.batch_stats)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "STATISTICS_BATCHES", 1)
-        variables = loop.make_averaged_variables(CONFIG, photos)(state.replace(batch_stats=wrong))
-    luminance, _ = luminance_and_targets(
-        jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, loop.STATISTICS_SEED, 0))
-    )
+        patch.setattr(validation, "STATISTICS_BATCHES", 1)
+        variables = validation.make_averaged_variables(CONFIG, photos)(state.replace(batch_stats=wrong))
+    luminance, _ = luminance_and_targets(jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, STATISTICS_SEED, 0)))
     network = CICNetwork(CONFIG.width)
     trained, _ = jax.jit(partial(network.apply, train=True, mutable=["batch_stats"]))(variables, luminance)
     np.testing.assert_allclose(jax.jit(network.apply)(variables, luminance), trained, atol=2e-3)

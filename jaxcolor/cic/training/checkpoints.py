@@ -3,6 +3,8 @@
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +38,16 @@ class Checkpoints:
             raise InputError(f"another run is writing to {self._folder}; end it, or give another folder") from error
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
         handlers = ocp.StandardCheckpointHandler()
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+        except Exception as error:
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the checkpoints in {self._folder} are damaged ({reason}); give another folder"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -69,9 +80,16 @@ class Checkpoints:
                 return self._manager.restore(self.latest, args=ocp.args.StandardRestore(like))
             if not shapes:
                 raise ValueError("its metadata is missing")
-        except (ValueError, OSError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever decodes damaged files raises
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
             raise InputError(f"{checkpoint} is damaged; delete it, or give another folder") from error
-        raise InputError(f"{checkpoint} is of another network; give the width of that run, or another folder")
+        raise InputError(
+            f"{checkpoint} is of another network or optimiser; give the width and --optimiser of that run, "
+            "or another folder"
+        )
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the arrays of the last checkpoint, by name."""
@@ -96,12 +114,27 @@ class Checkpoints:
         except (ValueError, OSError) as error:
             raise self._unwritten(error) from error
 
-    def _unwritten(self, error: Exception) -> InputError:
+    @contextmanager
+    def beside(self, what: str) -> Iterator[None]:
+        """For a block that writes ``what`` beside the folder: its failure tells which checkpoint is intact, too."""
+        try:
+            yield
+        except OSError as error:
+            with suppress(InputError):
+                self.wait()
+            raise self._unwritten(error, what, self._folder.parent) from error
+
+    def kept(self) -> str:
+        """Which checkpoint is intact, in words."""
+        step = self.latest
+        return "there is no checkpoint yet" if step is None else f"the checkpoint of step {step} is intact"
+
+    def _unwritten(self, error: Exception, what: str = "a checkpoint", folder: Path | None = None) -> InputError:
         # The last words of TensorStore's message are those of the operating system.
         reason = getattr(error, "strerror", None) or str(error).split(": ")[-1].split(" [")[0]
-        kept = "there is none yet" if self.latest is None else f"that of step {self.latest} is intact"
         return InputError(
-            f"cannot write a checkpoint to {self._folder}: {reason}; {kept}; make room, and the same command goes on"
+            f"cannot write {what} to {folder or self._folder}: {reason}; {self.kept()}; make room, and the same "
+            "command goes on"
         )
 
 

@@ -1,44 +1,47 @@
-"""Photos in memory and reproducible batches of random crops."""
+"""Folders of photos, in memory."""
 
+import hashlib
+import math
 import os
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from jaxcolor import memory
+from jaxcolor.cic.training.crops import squeezed
 from jaxcolor.errors import InputError
 from jaxcolor.images import read_color
 from jaxcolor.images.profiles import ProfileKind, profile_kind
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# Windows have the photo's aspect, changed by up to this factor, because prediction squeezes whole photos of any aspect
-# to a square.
-SQUEEZE = 1.2
-# A crop covers at least this share of the sides of its photo.
-LEAST_SHARE = 0.45
 # Gray photos teach nothing: Zhang et al. keep photos with some |a*| or |b*| above 5; on RGB, about this spread.
 MINIMAL_COLOR_SPREAD = 12
 GRAY = "gray"
-# Threads that make crops: a GPU takes a batch in milliseconds.
-MOST_WORKERS = 16
 # Of 64 bits, see fingerprints.
 NEAR_DUPLICATE_BITS = 6
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Decoded color photos (uint8 ``[H, W, 3]``) and the files that could not be used, each with the reason."""
+    """Decoded color photos (uint8 ``[H, W, 3]``) and the files that could not be used, each with the reason.
+
+    ``digest`` is that of the names and contents of all the files that were read together, in their order.
+    """
 
     images: list[np.ndarray]
     names: list[str]
     rejected: dict[str, str]
+    digest: str = ""
 
     def split(self, share: float) -> tuple["Photos", "Photos"]:
         """(training, validation): about ``share`` of the photos, chosen by name, so that a photo never changes sides.
@@ -46,7 +49,7 @@ class Photos:
         Those that nearly equal a training photo, mirrored or not, go to training: they would measure memory. Of two
         photos or more one is held out at least, if possible such a one as equals no other.
         """
-        held_out = np.array([zlib.crc32(name.encode()) % 1000 < 1000 * share for name in self.names])
+        held_out = np.array([zlib.crc32(os.fsencode(name)) % 1000 < 1000 * share for name in self.names])
         prints = fingerprints(self.images)
         known = np.concatenate([prints[~held_out, 0], prints[~held_out, 1]])
         for i in np.flatnonzero(held_out):
@@ -57,7 +60,7 @@ class Photos:
 
     def _most_apart(self, prints: NDArray[np.uint64]) -> int:
         """The first photo, in an order by name as good as random, that nearly equals no other; else the first."""
-        order = sorted(range(len(self.names)), key=lambda i: zlib.crc32(self.names[i].encode()))
+        order = sorted(range(len(self.names)), key=lambda i: zlib.crc32(os.fsencode(self.names[i])))
         for i in order:
             others = np.delete(prints, i, 0).ravel()
             if np.bitwise_count(others ^ prints[i, 0]).min() > NEAR_DUPLICATE_BITS:
@@ -78,11 +81,11 @@ class Photos:
             count = next((n for pattern, n in times.items() if fnmatchcase(name, pattern)), 1)
             images += [image] * count
             names += [name] * count
-        return Photos(images, names, self.rejected)
+        return replace(self, images=images, names=names)
 
     def _select(self, keep: Sequence[bool]) -> "Photos":
         images = [image for image, k in zip(self.images, keep, strict=True) if k]
-        return Photos(images, [name for name, k in zip(self.names, keep, strict=True) if k], self.rejected)
+        return replace(self, images=images, names=[name for name, k in zip(self.names, keep, strict=True) if k])
 
 
 def fingerprints(images: Sequence[np.ndarray]) -> NDArray[np.uint64]:
@@ -104,35 +107,47 @@ def fingerprints(images: Sequence[np.ndarray]) -> NDArray[np.uint64]:
 
 
 def load_photos(
-    folders: Sequence[Path], side: int | None = None, most: int | None = None, besides: Path | None = None
+    folders: Sequence[Path],
+    side: int | None = None,
+    most: int | None = None,
+    besides: Path | None = None,
+    short: int | None = None,
 ) -> Photos:
     """Decode every photo below ``folders``; broken and gray ones are left out and named in ``rejected``.
 
     What lies below ``besides``, such as the sample pictures of a run, is not looked at, nor are hidden files.
 
-    With ``side`` each photo is squeezed to a square of so many pixels. With ``most`` at most so many files are read,
-    evenly spaced among all. Raises :class:`InputError` for a folder that is missing and when no usable photo is left.
-    Memory: 3 bytes a pixel.
+    With ``side`` each photo is squeezed to a square of so many pixels. With ``short`` one whose short side has more
+    pixels is reduced to that, with anti-aliasing; the others stay as they are. With ``most`` at most so many files are
+    read, evenly spaced among all.
+
+    Memory: 3 bytes a pixel that is kept, and those of a few photos at their full size. Raises :class:`InputError` for a
+    folder that is missing, when no usable photo is left and, before anything is decoded, when there is too little
+    memory.
     """
     paths = [path for folder in folders for path in _photo_paths(folder, besides)]
     if most is not None and len(paths) > most:
         paths = [paths[i * len(paths) // most] for i in range(most)]
     with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(partial(_decode, side=side), paths))
-    photos = Photos([], [], {})
+        sizes: dict[str, Any] = {"side": side, "short": short or math.inf}
+        _require_memory(list(pool.map(partial(_bytes_kept, **sizes), paths)), side)
+        decoded = list(pool.map(partial(_decode, **sizes), paths))
+    photos, digest = Photos([], [], {}), hashlib.sha256()
     for path, result in zip(paths, decoded, strict=True):
         if isinstance(result, str):
             photos.rejected[str(path)] = result
-        else:
-            photos.images.append(result)
-            photos.names.append(path.name)
+            continue
+        rgb, content = result
+        photos.images.append(rgb)
+        photos.names.append(path.name)
+        digest.update(os.fsencode(path.name) + content)
     if not photos.images:
         places = ", ".join(str(folder) for folder in folders)
         raise InputError(
             f"no color photo in {places}: of {len(paths)} image files none is readable and in color; "
             f"give a folder with photos in color"
         )
-    return photos
+    return replace(photos, digest=digest.hexdigest())
 
 
 def _photo_paths(folder: Path, besides: Path | None) -> list[Path]:
@@ -148,69 +163,59 @@ def _photo_paths(folder: Path, besides: Path | None) -> list[Path]:
     )
 
 
-def _decode(path: Path, side: int | None) -> np.ndarray | str:
+def _require_memory(kept: Sequence[int], side: int | None) -> None:
+    needed, free = sum(kept), _bytes_free()
+    if needed > free:
+        advice = "a smaller --size or a larger --least-share" if side is None else "a smaller --side"
+        raise InputError(
+            f"{len(kept)} photos need {needed / 1e9:.3g} GB of memory as they are kept and {free / 1e9:.3g} GB are "
+            f"free; give fewer photos, or {advice}"
+        )
+
+
+def _bytes_free() -> int:
+    """Of the machine, where photos lie also if another device computes."""
+    return min([psutil.virtual_memory().available, *memory._container_limits()])
+
+
+def _bytes_kept(path: Path, side: int | None, short: float) -> int:
+    """What a photo will take, by its header; 0 for what is none."""
     try:
-        rgb = _pixels(path)
+        with Image.open(path) as image:
+            return 3 * math.prod(_reduced(image.size, short) if side is None else (side, side))
+    except Exception:  # named when it is decoded
+        return 0
+
+
+def _decode(path: Path, side: int | None, short: float) -> tuple[np.ndarray, bytes] | str:
+    """The photo and a digest of its file, or why it cannot be used."""
+    try:
+        rgb = _pixels(path, short)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
     except Exception as error:  # decoders of damaged files raise whatever they like
-        return f"not readable ({error})"
+        reason = str(error) or type(error).__name__
+        return f"not readable ({' '.join(reason.split())})"
     if side is not None:
         rgb = squeezed(rgb, side)
     spread = rgb.max(-1).astype(np.int16) - rgb.min(-1)
-    return rgb if spread.max() > MINIMAL_COLOR_SPREAD else GRAY
+    return (rgb, digest) if spread.max() > MINIMAL_COLOR_SPREAD else GRAY
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _pixels(path: Path, short: float) -> np.ndarray:
     """As a photo is read to be colorized; by Pillow alone, several times as fast, where it has no color profile."""
     with Image.open(path) as image:
         profile = image.info.get("icc_profile")
         if not profile or profile_kind(profile) is ProfileKind.SRGB:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    return np.rint(255 * read_color(path)).astype(np.uint8)
+            # A JPEG comes at a half, a quarter or an eighth of its size if that is enough.
+            image.draft(None, _reduced(image.size, short))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        else:
+            upright = Image.fromarray(np.rint(255 * read_color(path)).astype(np.uint8))
+    return np.asarray(upright.resize(_reduced(upright.size, short), Image.Resampling.BICUBIC))
 
 
-def batches(
-    images: Sequence[np.ndarray], size: int, count: int, seed: int, first_step: int, least_share: float = LEAST_SHARE
-) -> Generator[np.ndarray, None, None]:
-    """Endless batches uint8 ``[count, size, size, 3]`` of random crops, from step ``first_step`` on.
-
-    The batch of a step depends on ``seed`` and the step alone, so a resumed run sees what an uninterrupted one sees.
-    Crops are made by a few threads ahead of time.
-    """
-    make = partial(make_batch, images, size, count, seed, least_share=least_share)
-    workers = min(os.cpu_count() or 2, MOST_WORKERS)
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(make, first_step + i) for i in range(2 * workers)]
-        step = first_step + len(ahead)
-        while True:
-            yield ahead.pop(0).result()
-            ahead.append(pool.submit(make, step))
-            step += 1
-
-
-def make_batch(
-    images: Sequence[np.ndarray], size: int, count: int, seed: int, step: int, least_share: float = LEAST_SHARE
-) -> np.ndarray:
-    """The batch of one step; see :func:`batches`."""
-    random = np.random.default_rng((seed, step))
-    chosen = random.integers(len(images), size=count)
-    return np.stack([random_crop(images[i], size, random, least_share) for i in chosen])
-
-
-def random_crop(
-    image: np.ndarray, size: int, random: np.random.Generator, least_share: float = LEAST_SHARE
-) -> np.ndarray:
-    """A random window of the photo, squeezed to ``size`` x ``size`` with anti-aliasing, mirrored half of the time.
-
-    Its sides are those of the photo times a share between ``least_share`` and 1, and a little more or less.
-    """
-    height, width = image.shape[:2]
-    share, squeeze = random.uniform(least_share, 1), SQUEEZE ** random.uniform(-1, 1)
-    box_width, box_height = width * min(1, share * squeeze), height * min(1, share / squeeze)
-    left, top = random.uniform(0, width - box_width), random.uniform(0, height - box_height)
-    box = (left, top, left + box_width, top + box_height)
-    return squeezed(image, size, box)[:, :: random.choice((-1, 1))]
-
-
-def squeezed(image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """The whole photo, or the window (left, top, right, bottom) of it, as a square."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box))
+def _reduced(size: tuple[int, int], short: float) -> tuple[int, int]:
+    """The size of the same aspect whose short side is at most ``short``."""
+    scale = min(1.0, short / min(size))
+    return round(scale * size[0]), round(scale * size[1])

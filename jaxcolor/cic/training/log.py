@@ -1,6 +1,7 @@
 """What a run leaves for people: numbers in ``log.csv``, sample pictures, and both in TensorBoard if wanted."""
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class TrainingLog:
         append_row(self._folder / "log.csv", {"step": step, **row})
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
-        Image.fromarray(pictures).save(samples / f"{step:07d}.png")
+        with replacing(samples / f"{step:07d}.png") as temporary:
+            Image.fromarray(pictures).save(temporary, format="PNG")
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, float(value), step)
@@ -41,7 +43,18 @@ class TrainingLog:
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:
-    """Append a row to a CSV file; where its columns are others, as after an update, the file gets the new ones too."""
+    """Append the row of a step to a CSV file.
+
+    Rows of this and later steps, of a run that was killed and went on from a checkpoint before them, are dropped. Where
+    the columns are others, as after an update, the file gets the new ones too.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp(), "log.csv")
+    >>> for step in (500, 1000, 1500, 1000):
+    ...     append_row(path, {"step": step, "loss": 1 / 4})
+    >>> path.read_text().split()
+    ['step,loss', '500,0.25', '1000,0.25']
+    """
     text = {name: f"{value:.6g}" for name, value in row.items()}
     rows: list[dict[str, str]] = []
     columns: list[str] = []
@@ -49,12 +62,19 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
         # Whatever another program has made of it: what can be read stays.
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
-            rows, columns = list(reader), list(reader.fieldnames or [])
+            rows, columns = [old for old in reader if _step(old) < row["step"]], list(reader.fieldnames or [])
     columns += [name for name in row if name not in columns]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows([*rows, text])
+
+
+def _step(row: Mapping[str, str | None]) -> float:
+    try:
+        return float(row.get("step") or "")
+    except ValueError:  # of another program
+        return -math.inf
 
 
 def _tensorboard_writer(folder: Path) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcolor.cic.network import GRID_STRIDE
-from jaxcolor.cic.training.data import make_batch
+from jaxcolor.cic.training.crops import make_batch
 from jaxcolor.color.palette import ab_bins, nearest_bins, smooth_prior
 from jaxcolor.color.spaces import srgb_to_lab
 
@@ -69,13 +69,27 @@ def rebalanced_loss(logits: jax.Array, ab: jax.Array, class_weights: jax.Array) 
     have mean 1 under the prior, see :func:`jaxcolor.color.palette.rebalancing_weights`.
     """
     cells, nearest = cross_entropy(logits, ab)
+    return mean_of_colored(class_weights[nearest] * cells, ab), cells.mean()
+
+
+def mean_of_colored(values: jax.Array, ab: jax.Array) -> jax.Array:
+    """Mean over the cells of the crops that are not gray; 0 if all are. ``values`` ``[..., h, w]``, ``ab`` one more.
+
+    >>> ab = jnp.zeros((2, 1, 1, 2)).at[1].set(50.0)
+    >>> round(float(mean_of_colored(jnp.array([7.0, 3.0]).reshape(2, 1, 1), ab)), 3)
+    3.0
+    """
     colored = (jnp.abs(ab) > GRAY_CHROMA).any((-3, -2, -1), keepdims=True)[..., 0]
     share = colored.mean() + 1e-6
-    return (class_weights[nearest] * cells * colored).mean() / share, cells.mean()
+    return (values * colored).mean() / share
 
 
 def empirical_prior(images: Sequence[np.ndarray], seed: int = 0, crops: int = 4096, size: int = 64) -> jax.Array:
-    """Smoothed distribution of the bins ``[313]`` over random crops; see :func:`prior_of_counts`."""
+    """Smoothed distribution of the bins ``[313]`` over random crops; see :func:`prior_of_counts`.
+
+    The crops cover the usual share of their photos, whichever the training has: a prior is of the photos, and hardly
+    depends on how they are cut.
+    """
 
     @jax.jit
     def histogram(rgb: jax.Array) -> jax.Array:

@@ -1,16 +1,21 @@
-"""Which code, with which settings, made the weights."""
+"""Which code, with which settings, photos, libraries and devices, made the weights."""
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxcolor
 from jaxcolor.errors import InputError
 from jaxcolor.files import replacing
 
+if TYPE_CHECKING:
+    import jax
+
 PHASES = "phases.json"
+LIBRARIES = ("jax", "jaxlib", "flax", "optax")
 
 
 def record_phase(folder: Path, step: int, settings: Mapping[str, Any], init: Mapping[str, Any] | None = None) -> None:
@@ -32,6 +37,26 @@ def record_phase(folder: Path, step: int, settings: Mapping[str, Any], init: Map
     began = {"init": init} if init and not before else {}
     with replacing(folder / PHASES) as temporary:
         temporary.write_text(json.dumps([*before, {"from_step": step, **phase, **began}], indent=1))
+
+
+def surroundings(devices: "Sequence[jax.Device]") -> dict[str, Any]:
+    """What a phase's record says of the libraries and the devices that it runs on.
+
+    >>> import jax
+    >>> sorted(surroundings(jax.devices()[:1])["devices"])
+    ['count', 'kind']
+    """
+    kinds = sorted({device.device_kind for device in devices})
+    return {
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "devices": {"count": len(devices), "kind": ", ".join(kinds)},
+    }
+
+
+def other_photos(folder: Path, digest: str) -> bool:
+    """Whether the run in a folder was last recorded with photos of another digest; False if there is no record."""
+    told = [phase.get("data") for phase in phases(folder)[-1:]]
+    return any(isinstance(data, Mapping) and data.get("digest") not in (None, digest) for data in told)
 
 
 def phases(folder: Path) -> list[dict[str, Any]]:

@@ -355,7 +355,7 @@ def test_progress_is_a_bar_or_a_line_for_every_validation_or_nothing(capsys: pyt
         "01:20 left\n"
     )
     last = shown["bar"].err.splitlines()[-1].split("\r")[-1]
-    for part in ("200/1000", "loss=0.125", "photos_per_second=", "data_wait=", "held out=3.500"):
+    for part in ("200/1000", "loss=0.125", "photos/s=", "data wait=", "held out=3.500"):
         assert part in last
     assert shown["none"].err == shown["none"].out == shown["lines"].out == shown["bar"].out == ""
 

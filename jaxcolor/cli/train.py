@@ -56,6 +56,7 @@ def _add_data(group: "argparse._ArgumentGroup") -> None:
         "--size",
         type=int,
         default=128,
+        metavar="PIXELS",
         help="side of the crops; end with 256, as it will predict (default: %(default)s)",
     )
     group.add_argument(
@@ -73,7 +74,9 @@ def _add_data(group: "argparse._ArgumentGroup") -> None:
         default=[],
         help="photos whose file names match count so many times, e.g. 'flowers_*=4'; the first match counts",
     )
-    group.add_argument("--validation-share", type=float, default=0.02, help="of the photos (default: %(default)s)")
+    group.add_argument(
+        "--validation-share", type=float, default=0.02, metavar="SHARE", help="of the photos (default: %(default)s)"
+    )
     group.add_argument("--seed", type=int, default=0, help="of weights and crops (default: %(default)s)")
 
 
@@ -112,7 +115,11 @@ def _add_steps(group: "argparse._ArgumentGroup") -> None:
         what = f"over which the rate {what} (default: %(default)s)"
         group.add_argument(f"--{name}", type=int, default=default, metavar="STEPS", help=what)
     group.add_argument(
-        "--gradient-norm", type=float, default=1.0, metavar="NORM", help="longer ones are cut (default: %(default)s)"
+        "--gradient-norm",
+        type=float,
+        default=1.0,
+        metavar="NORM",
+        help="to which longer ones are cut (default: %(default)s)",
     )
     group.add_argument(
         "--average", type=float, default=0.999, metavar="DECAY", help="of the weights' average (default: %(default)s)"
@@ -130,6 +137,7 @@ def _add_loss(group: "argparse._ArgumentGroup") -> None:
         "--uniform-share",
         type=float,
         default=0.5,
+        metavar="SHARE",
         help="of the class rebalancing; 1 switches it off (default: %(default)s)",
     )
     group.add_argument(

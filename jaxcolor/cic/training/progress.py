@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 Kind = Literal["bar", "lines", "none"]
 # Steps between two looks at the losses.
 SHOWN_EVERY = 20
+TITLES = {"loss": "loss", "photos_per_second": "photos/s", "data_wait": "data wait"}
 
 
 class Meter:
@@ -70,7 +71,7 @@ class Progress:
         if self._since is None:  # the first one was compiled
             self._since = step, time.perf_counter()
         if step % SHOWN_EVERY == 0 and not self._bar.disable:
-            self._show({name: f"{value:.3g}" for name, value in meter.glance().items()})
+            self._show({TITLES[name]: f"{value:.3g}" for name, value in meter.glance().items()})
         self._bar.update()
 
     def validated(self, step: int, row: Mapping[str, float]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcolor.cic import predict
-from jaxcolor.cic.network import CICNetwork, merged, random_variables, unmerged, variable_shapes
+from jaxcolor.cic.network import NORM_SUFFIX, CICNetwork, merged, random_variables, unmerged, variable_shapes
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -107,6 +107,12 @@ def test_plain_weights_compute_the_same_in_the_form_to_train(seed: int) -> None:
     )
     photos, luminance = (rng.uniform(0, 100, (n, 24, 16, 1)).astype(np.float32) for n in (3, 1))
     variables = unmerged(plain, WIDTH, photos)
+    # As long as random ones, so that a step of training turns them as far.
+    for name, layer in variables["params"].items():
+        if name + NORM_SUFFIX in variables["params"]:
+            np.testing.assert_allclose(
+                np.linalg.norm(layer["kernel"]), np.sqrt(2 * layer["kernel"].shape[3]), rtol=1e-4
+            )
     trained = CICNetwork(WIDTH, normalised=True, momentum=0.0)
     got, want = trained.apply(variables, luminance), CICNetwork(WIDTH).apply(plain, luminance)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))

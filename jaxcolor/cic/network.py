@@ -218,7 +218,9 @@ def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -
     """Variables of the ``normalised`` network that computes what the plain one does with ``variables``.
 
     The inverse of :func:`merged`, to go on training: each new normalisation undoes itself, with statistics of its
-    convolution on ``luminance`` ``[N, H, W, 1]``, a batch of photos.
+    convolution on ``luminance`` ``[N, H, W, 1]``, a batch of photos. Before a normalisation the length of a kernel does
+    not count for what is computed, but it does for how far a step of a given length turns it: kernels get the length
+    that random ones have.
 
     >>> plain = random_variables(jax.random.key(0), 1 / 16)
     >>> photos = jax.random.uniform(jax.random.key(1), (2, 32, 32, 1), maxval=100.0)
@@ -232,10 +234,12 @@ def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -
         kernel = jnp.asarray(params[name]["kernel"])
         if _adds_input(name, kernel):
             kernel, y = kernel.at[1, 1].add(-jnp.eye(kernel.shape[3])), y - x
-        mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
-        params[name] = params[name] | {"kernel": kernel}
-        params[name + NORM_SUFFIX] = {"scale": jnp.sqrt(variance + BATCH_NORM_EPSILON), "bias": mean}
-        stats[name + NORM_SUFFIX] = {"mean": mean, "var": variance}
+        longer = jnp.sqrt(2 * kernel.shape[3]) / jnp.maximum(jnp.linalg.norm(kernel), 1e-6)
+        mean, variance = y.mean((0, 1, 2)), jnp.square(longer) * y.var((0, 1, 2))
+        params[name] = params[name] | {"kernel": longer * kernel, "bias": longer * params[name]["bias"]}
+        deviation = jnp.sqrt(variance + BATCH_NORM_EPSILON)
+        params[name + NORM_SUFFIX] = {"scale": deviation / longer, "bias": mean}
+        stats[name + NORM_SUFFIX] = {"mean": longer * mean, "var": variance}
     return {"params": params, "batch_stats": stats}
 
 

@@ -1,14 +1,17 @@
 """The released PyTorch checkpoint as weights: parity, strictness, safety."""
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from jaxcolor import convolution
 from jaxcolor.cic.convert import convert_checkpoint, read_state_dict, variables_from_state_dict
 from jaxcolor.cic.network import CICNetwork
 from jaxcolor.cic.weights import load_weights
@@ -20,10 +23,29 @@ torch = pytest.importorskip("torch", reason="the checkpoint converter needs torc
 from tests import cic_twin  # noqa: E402  (after the skip: it imports torch)
 
 SMALL = 1 / 16
+# 3x3 convolutions at full width without a stride, of 64 channels or more on both sides: one in block 2, two in block 3,
+# three in each of the blocks 4 to 7, two in block 8.
+WITH_MANY_CHANNELS = 17
 
 
-@pytest.mark.parametrize(("width", "shape"), [(SMALL, (2, 24, 104)), (1.0, (1, 72, 96))])
-def test_converted_network_agrees_with_torch(tmp_path: Path, width: float, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("width", "shape", "winograd"),
+    [(SMALL, (2, 24, 104), False), (1.0, (1, 72, 96), False), (1.0, (1, 72, 96), True)],
+    ids=["small", "full width", "full width, Winograd"],
+)
+def test_converted_network_agrees_with_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: float, shape: tuple[int, int, int], winograd: bool
+) -> None:
+    """By Winograd's way too, which smaller pictures than this are not worth in the network that is used."""
+    made: list[tuple[int, ...]] = []
+
+    def counted(x: jax.Array, kernel: jax.Array, **how: Any) -> jax.Array:
+        made.append(kernel.shape)
+        return winograds_way(x, kernel, **how)
+
+    winograds_way = convolution.winograd
+    monkeypatch.setattr(convolution, "winograd", counted)
+    monkeypatch.setattr(convolution, "_MULTIPLICATIONS_FOR_WINOGRAD", 0 if winograd else math.inf)
     twin = cic_twin.Twin(width)
     torch.save(twin.state_dict(), tmp_path / "twin.pth")
     manifest = convert_checkpoint(tmp_path / "twin.pth", tmp_path / "twin.safetensors", width=width)
@@ -34,7 +56,9 @@ def test_converted_network_agrees_with_torch(tmp_path: Path, width: float, shape
     luminance = np.random.default_rng(0).uniform(0, 100, shape).astype(np.float32)
     with torch.no_grad():
         want = twin(torch.from_numpy(luminance[:, None])).numpy().transpose(0, 2, 3, 1)
-    logits = jax.jit(CICNetwork(width=width).apply)(variables, luminance[..., None])
+    # A function of its own: of an equal network that was traced before, JAX would take the program.
+    logits = jax.jit(lambda *at: CICNetwork(width=width).apply(*at))(variables, luminance[..., None])
+    assert len(made) == (WITH_MANY_CHANNELS if winograd else 0)
     got = jax.nn.softmax(logits, axis=-1)
     np.testing.assert_allclose(got, want, atol=1e-5)
     # The distributions are far from uniform and differ between pixels, or agreement would mean little.

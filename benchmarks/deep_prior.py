@@ -12,33 +12,27 @@ loss falls at each assignment of colors, however good they are. For a grid of ot
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
 from jaxcolor.cic.predict import CIC
 from jaxcolor.constants import RESOLUTION
 from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
-from jaxcolor.deep_prior.objective import Data
-from jaxcolor.deep_prior.steps import first_state, run_chunk
 from jaxcolor.pipeline import chroma_of
 
-from .networks import MISSING
+from . import prior
+from .machine import machine
 from .quality import TRUTH, Rows, comparison, measures, table, write_sheet
-from .timing import machine, measure_in_turns
 from .truth import photo, photo_files
 
 PARTS = ("step", "curve", "colors")
 PEERS = ("cic", "coupled-tv")
 COMPARED = ("away_from_edges", "alignment", "edge_width", "band_delta_e", "saturation")
-# A fit takes its steps in chunks, with a little work before and after each.
-STEPS_IN_A_ROW = 5
 FAST = PRESETS["fast"]
 VARIATION, SMOOTHING = FAST.objective.variation, FAST.objective.smoothing
 # The preset "fast" with one choice changed each: what its numbers were chosen among.
@@ -112,8 +106,11 @@ def run(options: argparse.Namespace) -> None:
 
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
     if "step" in options.parts:
-        result["step"] = {name: print_step(name, preset, options.size) for name, preset in presets.items()}
-        keep()
+        result["step"] = {}
+        for name, preset in presets.items():
+            print(made := prior.step(name, preset, options.size, peers=True), flush=True)
+            result["step"][name] = made.plain()
+            keep()
     if "curve" in options.parts:
         scene = Scene.of(files[0], net, options)
         curves = {name: curve(name, scene, preset, options) for name, preset in presets.items()}
@@ -150,62 +147,6 @@ class Scene:
     def fitted(self, preset: Preset, guide: np.ndarray) -> np.ndarray:
         """What a preset makes of it."""
         return fit_deep_prior(self.gray.luminance, self.distribution, preset=preset, guide=guide).chroma
-
-
-def print_step(name: str, preset: Preset, size: int) -> dict[str, float]:
-    """Seconds per step of Adam, here and in PyTorch, a few steps of each in turn."""
-    ways = {"JAX": _jax_steps(preset, size)}
-    if (theirs := _torch_steps(preset, size)) is not None:
-        ways["PyTorch"] = theirs
-    else:
-        print(MISSING)
-    seconds = {way: timing.median / STEPS_IN_A_ROW for way, timing in measure_in_turns(ways, 5).items()}
-    print(f"{name}: {size}², {preset.network.channels} channels, {preset.network.scales} scales, float32")
-    for way, of in seconds.items():
-        note = "" if way == "JAX" else f", forward and backward pass without the loss: JAX {seconds['JAX'] / of:.2f}×"
-        print(f"  {way:8s} {of:8.3f} s per step{note}", flush=True)
-    return seconds
-
-
-def _jax_steps(preset: Preset, size: int) -> Callable[[], object]:
-    """Whole steps, on a gray photo with one color."""
-    cells = max(1, size // 4)
-    flat = jc.ColorDistribution(jnp.ones((cells, cells, 1)), jnp.array([[40.0, -20.0]]))
-    plane, guide = jnp.full((size, size), 50.0), jnp.zeros((size, size, 2))
-    data = Data.of(plane, flat.palette, (cells, cells))
-    key = jax.random.key(0)
-    state, inputs = first_state(data, flat, key, guide if preset.guided else None, preset.network, preset.start, 1)
-    # No buffer may be donated twice.
-    state = jax.tree.map(jnp.copy, state)
-
-    rates = [preset.learning_rate] * STEPS_IN_A_ROW
-
-    def steps() -> None:
-        nonlocal state
-        state, _ = run_chunk(preset.network, data, preset.objective, state, inputs, rates)
-        jax.block_until_ready(state)
-
-    return steps
-
-
-def _torch_steps(preset: Preset, size: int) -> Callable[[], object] | None:
-    """Of the twin network; the loss, which is small beside it, is left out in favor of PyTorch."""
-    try:
-        import torch
-
-        from tests.skip_twin import Twin
-    except ImportError:
-        return None
-    twin = Twin(preset.network.channels, preset.network.scales)
-    noise, optimiser = torch.randn(1, 32, size, size), torch.optim.Adam(twin.parameters(), lr=preset.learning_rate)
-
-    def steps() -> None:
-        for _ in range(STEPS_IN_A_ROW):
-            optimiser.zero_grad()
-            twin(noise).square().mean().backward()
-            optimiser.step()
-
-    return steps
 
 
 def curve(name: str, scene: Scene, preset: Preset, options: argparse.Namespace) -> Curve:

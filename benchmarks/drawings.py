@@ -1,4 +1,4 @@
-"""Figures of the tables of ``python -m benchmarks``: of ``speed``, ``quality`` and ``parameters``."""
+"""Figures of the tables of ``python -m benchmarks``: of ``quality`` and ``parameters``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,45 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .timing import Table
-
-# What an iteration with k candidates must read and write at least, in planes of float32: candidates 2k and weights k
-# read, weights written; five dual planes, chroma and its extrapolation read and written; edge strengths read.
-_FLOAT = 4
 # Percent that a panel of the parameter study shows.
 _MOST_CHANGE = 25.0
-
-
-def least_bytes(size: int, candidates: int) -> int:
-    """Memory traffic of an iteration that keeps everything else in registers."""
-    return _FLOAT * size**2 * (4 * candidates + 2 * (5 + 2 + 2) + 1)
-
-
-def draw(tables: list[Table], folder: Path) -> list[Path]:
-    """Time of an iteration against size, and the memory traffic that it amounts to; returns the files."""
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
-    sized = [table for table in tables if table.size is not None and " 10 candidates" in table.title]
-    if not sized:
-        return []
-    names = list(dict.fromkeys(name for table in sized for name in table.rows))
-    paths = []
-    for file, label, value in (
-        ("iteration.svg", "milliseconds an iteration", lambda seconds, _: 1e3 * seconds),
-        ("traffic.svg", "least traffic / time, GB/s", lambda seconds, size: least_bytes(size, 10) / seconds / 1e9),
-    ):
-        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for name in names:
-            points = [(t.size, value(t.rows[name].median, t.size)) for t in sized if name in t.rows]
-            axes.loglog(*np.transpose(points), "o-", label=name)
-        axes.set(xlabel="side of the image, pixels", ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-        paths.append(folder / file)
-        figure.savefig(paths[-1])
-        plt.close(figure)
-    return paths
 
 
 def draw_quality(

@@ -1,170 +1,249 @@
-"""Seconds to an energy: on the convex problem with fixed weights, and to rest on the full problem.
+"""Seconds to an energy: on the convex problem with fixed weights, and to a small residual on the full problem.
 
-With fixed weights the energy P(u) has a dual, so the optimum is known to lie between P of the best u and D of the best
-dual variable. For w moving along there is no dual, and the flow of the weights goes on for long after the picture is
-done; what can be timed is when the picture comes to rest, and the energy then stands beside it.
+With fixed weights the energy P has a dual D, a lower bound, so (P - D) / P tells how near the optimum is. With weights
+that move there is none, and the energy goes on falling for long after the picture is done; what tells how near a point
+is to being stationary is the residual of both blocks of variables, and the energy stands beside it.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 import jaxcolor.coupled_tv as ctv
-from jaxcolor.coupled_tv.operators import divergence, edge_strength
 
-from .solver import GAMMA, LAM, RHO, SIGMA, TAU, instance, scico_pdhg
+from .optimality import dual_energy, energy, residuals
+from .solver import RHO, SIGMA, TAU, convex_problem, problem_of
 from .timing import Table, Timing
 
-TARGETS = (1e-3, 1e-4)
-REPETITIONS = 3
-Curve = list[tuple[float, float]]
+GAPS, FRACTIONS = (1e-3, 1e-4), (0.1, 0.01)
+REPETITIONS = 5
+SMOOTHING, RELAXATION = 0.5, 1.9
+
+
+class Point(NamedTuple):
+    """What a solver has reached: chroma ``[H, W, 2]``, weights ``[H, W, k]``, and dual planes if it has any."""
+
+    chroma: np.ndarray
+    weights: np.ndarray
+    dual: Sequence[np.ndarray] | None
+
+
+class Way(NamedTuple):
+    """A solver as it is timed: ``begin()`` a state, ``advance(state, steps)`` it and wait, ``look(state)`` at it."""
+
+    begin: Callable[[], Any]
+    advance: Callable[[Any, int], Any]
+    look: Callable[[Any], Point]
+
+
+@dataclass
+class Course:
+    """What a solver passes through: steps, and after them the point, its value and the seconds of every repetition."""
+
+    steps: list[int] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
+
+    def arrival(self, target: float) -> int | None:
+        """Where the value is first at most ``target``; None if it never is."""
+        return next((i for i, value in enumerate(self.values) if value <= target), None)
+
+    def curve(self) -> list[tuple[float, float]]:
+        """(median seconds, value)."""
+        return [(Timing.of(times).median, value) for times, value in zip(self.times, self.values, strict=True)]
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:
-    """Seconds to a relative distance to the optimum; then seconds to rest."""
-    size = 48 if quick else 256
-    yield from to_optimum(size, 400 if quick else 4000, peers)
-    yield to_rest(size, 200 if quick else 4000)
+    """Seconds to a relative gap, then to a fraction of the first residual."""
+    size, longest = (32, 100) if quick else (256, 4000)
+    yield from to_optimum(size, longest, peers)
+    yield from to_rest(size, longest)
 
 
-def solvers(weight_step: float) -> dict[str, Any]:
-    """Ours, with and without moving weights."""
-    changes = {} if weight_step else {"weight_step": 0.0}
-    return {
-        "primal-dual": ctv.PrimalDual(SIGMA, TAU, weight_step),
-        "primal-dual, τ = 1": ctv.PrimalDual(1 / 8, 1.0, weight_step),
-        "inertial, ε = 0.5": ctv.InertialForwardBackward(**changes),
-        "inertial, ε = 0.05": ctv.InertialForwardBackward(smoothing=0.05, **changes),
-    }
+def grid(longest: int) -> list[int]:
+    """Numbers of steps, each a quarter more than the one before."""
+    steps = [5]
+    while (more := int(1.25 * steps[-1]) + 1) <= longest:
+        steps.append(more)
+    return steps
 
 
-def convex_problem(size: int) -> tuple[ctv.CoupledTVProblem, np.ndarray, np.ndarray]:
-    """The problem whose one candidate is the mean of an instance's; its luminance, its mean."""
-    luminance, candidates, weights = instance(size, 10)
-    mean = np.einsum("hwk,hwkc->hwc", weights, candidates)
-    return (
-        ctv.CoupledTVProblem(luminance, mean[:, :, None], np.ones((size, size, 1)), LAM, GAMMA),
-        luminance,
-        mean,
-    )
+def follow(way: Way, longest: int, value: Callable[[Point], float], enough: float) -> Course:
+    """The course of a solver until its value is ``enough``.
+
+    Values are computed in a first run, which also compiles and is not timed; the runs that are timed take the same
+    steps and stop to look at the clock only.
+    """
+    course, state, done = Course(), way.begin(), 0
+    for steps in grid(longest):
+        state, done = way.advance(state, steps - done), steps
+        course.steps.append(steps)
+        course.points.append(way.look(state))
+        course.values.append(value(course.points[-1]))
+        if course.values[-1] <= enough:
+            break
+    runs = [_timed(way, course.steps) for _ in range(REPETITIONS)]
+    course.times = [list(times) for times in zip(*runs, strict=True)]
+    return course
+
+
+def _timed(way: Way, steps: Sequence[int]) -> list[float]:
+    """Seconds of the solver alone after each of so many steps."""
+    state, times = way.begin(), [0.0]
+    for before, after in itertools.pairwise([0, *steps]):
+        began = time.perf_counter()
+        state = way.advance(state, after - before)
+        times.append(times[-1] + time.perf_counter() - began)
+    return times[1:]
+
+
+def arrivals(courses: dict[str, Course], target: float) -> tuple[dict[str, Timing], dict[str, Point], list[str]]:
+    """Seconds to the target and the point there by name, and a note for everyone who did not get there."""
+    rows, points, notes = {}, {}, []
+    for name, course in courses.items():
+        if (at := course.arrival(target)) is not None:
+            rows[name], points[name] = Timing.of(course.times[at]), course.points[at]
+        else:
+            took = Timing.of(course.times[-1]).median
+            notes.append(f"{name} came to {min(course.values):.1e} in {course.steps[-1]} steps, {1e3 * took:.0f} ms")
+    return rows, points, notes
+
+
+def ours(problem: ctv.CoupledTVProblem, solver: Any) -> Way:
+    """A solver of jaxcolor; any number of steps is one program."""
+    start = jax.block_until_ready(ctv.solve(problem, solver, 0).state)
+    steps = partial(_advance, problem, jax.tree.map(lambda x: np.asarray(x, np.float32), solver))
+
+    def look(state: Any) -> Point:
+        solution = np.stack(state.chroma, -1), np.swapaxes(np.asarray(state.weights), -1, -2)
+        return Point(*solution, getattr(state, "dual", None))
+
+    return Way(lambda: start, lambda state, more: jax.block_until_ready(steps(state, np.int32(more))), look)
+
+
+@jax.jit
+def _advance(problem: ctv.CoupledTVProblem, solver: Any, state: Any, steps: int) -> Any:
+    return lax.fori_loop(0, steps, lambda _, s: solver.step(problem, s), state)
+
+
+def scico(problem: ctv.CoupledTVProblem, solver: ctv.PrimalDual, compiled: bool) -> Way:
+    """scico's solver, its steps as it makes them or as one program of JAX's; raises ImportError without it."""
+    from . import scico_peer
+
+    theirs = scico_peer.pdhg(problem, solver)
+    start = theirs.x, theirs.z
+    run = (scico_peer.compiled_steps_of if compiled else scico_peer.steps_of)(theirs)
+
+    def begin() -> Any:
+        theirs.x, theirs.z = theirs.x_old, theirs.z_old = start
+        return theirs
+
+    def advance(state: Any, more: int) -> Any:
+        run(more)
+        return state
+
+    def look(state: Any) -> Point:
+        chroma, dual = scico_peer.chroma_and_dual(state)
+        return Point(chroma, np.asarray(problem.weights), dual)
+
+    return Way(begin, advance, look)
 
 
 def to_optimum(size: int, longest: int, peers: bool) -> Iterator[Table]:
-    """One table for each target; a solver that does not get there is named in a note, with how near it came."""
-    problem, luminance, mean = convex_problem(size)
-    optimum, gap = certified_optimum(problem, 5 * longest)
-    curves: dict[str, Curve] = {}
-    for name, solver in solvers(0.0).items():
-        curves[f"jaxcolor {name}"] = curve(problem, solver, longest, TARGETS[-1] * optimum + optimum)
-    about = [f"the optimum is known to {gap:.1e}"]
+    """One table for each gap."""
+    problem = convex_problem(size)
+    optimum, certified = certified_optimum(problem, 5 * longest)
+
+    def gap(point: Point) -> float:
+        primal = energy(problem, point.chroma, point.weights)
+        return (primal - (certified if point.dual is None else dual_energy(problem, point.dual))) / primal
+
+    ways = {f"jaxcolor {name}": ours(problem, solver) for name, solver in solvers(0.0).items()}
+    about = [f"the optimum is known to {(optimum - certified) / optimum:.1e} of it"]
     if peers:
         try:
-            curves["scico PDHG"] = scico_curve(problem, luminance, mean, optimum, min(longest, 800))
+            for name, compiled in {"scico PDHG": False, "scico PDHG, step compiled": True}.items():
+                ways[name] = scico(problem, ctv.PrimalDual(SIGMA, TAU, 0.0), compiled)
         except ImportError:
-            about.append("scico is not installed: its row is left out")
-    for target in TARGETS:
-        rows, notes = {}, list(about)
-        for name, points in curves.items():
-            reached = [seconds for seconds, energy in points if energy <= (1 + target) * optimum]
-            if reached:
-                rows[name] = Timing(reached[0], reached[0], reached[0])
-            else:
-                nearest = min(energy for _, energy in points) / optimum - 1
-                notes.append(f"{name} came to {nearest:.1e} in {points[-1][0]:.1f} s")
-        title = f"fixed weights, {size}²: seconds to a relative distance of {target:g} to the optimum"
-        yield Table(title, rows, "jaxcolor primal-dual", unit="s", notes=notes)
+            about.append("scico is not installed: its rows are left out")
+    courses = {name: follow(way, longest, gap, GAPS[-1]) for name, way in ways.items()}
+    for target in GAPS:
+        title = (
+            f"fixed weights, {size}²: seconds to a relative duality gap (P - D) / P of {target:g}; "
+            "for inertial, without a dual variable, D is the best that is known"
+        )
+        yield _table(title, size, courses, target, "gap", about)
+
+
+def _table(
+    title: str,
+    size: int,
+    courses: dict[str, Course],
+    target: float,
+    kind: str,
+    notes: Sequence[str] = (),
+    energy_at: Callable[[Point], float] | None = None,
+) -> Table:
+    rows, points, missed = arrivals(courses, target)
+    table = Table(title, rows, "jaxcolor primal-dual", size, notes=[*notes, *missed], kind=kind)
+    table.values = {name: {"steps": courses[name].steps[courses[name].arrival(target) or 0]} for name in rows}
+    if energy_at is not None:
+        for name, point in points.items():
+            table.values[name]["energy"] = energy_at(point)
+    table.curves = {name: course.curve() for name, course in courses.items()}
+    return table
+
+
+def solvers(weight_step: float, smoothing: float | None = None) -> dict[str, Any]:
+    """Ours: with a given ``smoothing`` all of them minimise one smoothed energy."""
+    both = {"weight_step": weight_step}
+    smoothings = (0.5, 0.05) if smoothing is None else (smoothing,)
+    return {
+        "primal-dual": ctv.PrimalDual(SIGMA, TAU, weight_step, smoothing or 0.0),
+        f"primal-dual, relaxation {RELAXATION:g}": ctv.PrimalDual(
+            SIGMA, TAU, weight_step, smoothing or 0.0, RELAXATION
+        ),
+        "primal-dual, τ = 1": ctv.PrimalDual(1 / 8, 1.0, weight_step, smoothing or 0.0),
+        **{f"inertial, ε = {epsilon:g}": ctv.InertialForwardBackward(epsilon, **both) for epsilon in smoothings},
+    }
 
 
 def certified_optimum(problem: ctv.CoupledTVProblem, steps: int) -> tuple[float, float]:
-    """The energy after very many steps, and its relative duality gap, in float64 NumPy."""
+    """P after very many steps, and D, a lower bound of every P."""
     state = ctv.solve(problem, ctv.PrimalDual(SIGMA, TAU, 0.0), steps).state
-    primal = energy_of(problem, np.stack(state.chroma, -1))
-    return primal, (primal - dual_energy(problem, state.dual)) / primal
+    return energy(problem, np.stack(state.chroma, -1), np.asarray(problem.weights)), dual_energy(problem, state.dual)
 
 
-def energy_of(problem: ctv.CoupledTVProblem, chroma: np.ndarray) -> float:
-    """P(u) = Σ sqrt(γ|∇Y|² + |∇U|² + |∇V|²) + λ/2 Σ |u - c|², in float64."""
+def to_rest(size: int, longest: int) -> Iterator[Table]:
+    """The full problem, ten candidates, smoothed for all: one table for each fraction of the first residuals."""
+    problem = problem_of(size, 10)
+    first = residuals(problem, np.asarray(problem.mean()), np.asarray(problem.weights), SMOOTHING, RHO)
 
-    def slopes(plane: np.ndarray) -> np.ndarray:
-        right, below = np.zeros_like(plane), np.zeros_like(plane)
-        right[:, :-1], below[:-1] = np.diff(plane, axis=1), np.diff(plane, axis=0)
-        return right**2 + below**2
+    def fraction(point: Point) -> float:
+        now = residuals(problem, point.chroma, point.weights, SMOOTHING, RHO)
+        return max(residual / start for residual, start in zip(now, first, strict=True))
 
-    y, (u, v) = (np.asarray(x, np.float64) for x in (problem.luminance, np.moveaxis(np.asarray(chroma), -1, 0)))
-    mean = np.asarray(problem.mean(), np.float64)
-    variation = np.sqrt(GAMMA * slopes(y) + slopes(u) + slopes(v)).sum()
-    return float(variation + LAM / 2 * ((chroma - mean) ** 2).sum())
-
-
-def dual_energy(problem: ctv.CoupledTVProblem, dual: tuple[Any, ...]) -> float:
-    """D(p) = Σ p₀ a - <div p, c> - |div p|² / 2λ, a lower bound of P for |p| ≤ 1; p₀ lies along ∇Y."""
-    with jax.enable_x64(True):
-        planes = [jnp.asarray(np.asarray(p), jnp.float64) for p in dual]
-        norm = jnp.maximum(jnp.sqrt(sum(p * p for p in planes)), 1)
-        planes = [p / norm for p in planes]
-        strength = edge_strength(jnp.asarray(np.asarray(problem.luminance), jnp.float64), GAMMA, 0.0)
-        value = (planes[0] * strength).sum()
-        mean = np.asarray(problem.mean(), np.float64)
-        for channel, (x, y) in enumerate((planes[1:3], planes[3:5])):
-            spread = divergence(x, y)
-            value = value - (spread * mean[..., channel]).sum() - (spread**2).sum() / (2 * LAM)
-        return float(value)
+    courses = {
+        f"jaxcolor {name}": follow(ours(problem, solver), longest, fraction, FRACTIONS[-1])
+        for name, solver in solvers(RHO, SMOOTHING).items()
+    }
+    for target in FRACTIONS:
+        title = (
+            f"full problem, {size}², 10 candidates, smoothed by ε = {SMOOTHING:g}: seconds until the root mean squares "
+            f"over pixels of u - P_R(u - ∇J) and w - P_Δ(w - t λ/2 |u - c|²), t = {RHO:g}, are {target:g} of what they "
+            "were at the start"
+        )
+        reached = partial(_smoothed_energy, problem)
+        yield _table(title, size, courses, target, "residual", energy_at=reached)
 
 
-def curve(problem: ctv.CoupledTVProblem, solver: Any, longest: int, enough: float) -> Curve:
-    """(seconds, energy) after more and more steps; every run begins anew, so nothing but the solve is in its time."""
-    points: Curve = []
-    steps = 5
-    while steps <= longest:
-        solution = jax.block_until_ready(ctv.solve(problem, solver, steps))
-        seconds = []
-        for _ in range(REPETITIONS):
-            began = time.perf_counter()
-            jax.block_until_ready(ctv.solve(problem, solver, steps))
-            seconds.append(time.perf_counter() - began)
-        points.append((float(np.median(seconds)), energy_of(problem, np.asarray(solution.chroma))))
-        if points[-1][1] <= enough:
-            break
-        steps = int(steps * 1.25) + 1
-    return points
-
-
-def scico_curve(
-    problem: ctv.CoupledTVProblem, luminance: np.ndarray, mean: np.ndarray, optimum: float, longest: int
-) -> Curve:
-    """The same of scico's solver."""
-    points: Curve = []
-    steps = 5
-    while steps <= longest and not (points and points[-1][1] <= (1 + TARGETS[-1]) * optimum):
-        run: Callable[[], Any] = scico_pdhg(luminance, mean, steps)
-        began = time.perf_counter()
-        result = run()
-        points.append((time.perf_counter() - began, energy_of(problem, np.moveaxis(np.asarray(result), 0, -1))))
-        steps = int(steps * 1.5) + 1
-    return points
-
-
-def to_rest(size: int, longest: int) -> Table:
-    """The full problem, ten candidates: seconds until the default rule of rest holds, with the energy beside them."""
-    problem = ctv.CoupledTVProblem(*instance(size, 10), LAM, GAMMA)
-    rule = ctv.StopRule()
-    rows, values, notes = {}, {}, []
-    for name, solver in solvers(RHO).items():
-        solution = jax.block_until_ready(ctv.solve(problem, solver, longest, stop=rule))
-        began = time.perf_counter()
-        jax.block_until_ready(ctv.solve(problem, solver, longest, stop=rule))
-        seconds = time.perf_counter() - began
-        name = f"jaxcolor {name}"
-        rows[name] = Timing(seconds, seconds, seconds)
-        energy = float(problem.energy(solution.chroma, solution.weights))
-        values[name] = {"steps": int(solution.steps), "energy": energy}
-        if solution.status != ctv.Status.CONVERGED:
-            notes.append(f"{name} was not at rest after {longest} steps")
-    title = f"full problem, {size}²: seconds until all but {rule.share:g} of the pixels move by less than "
-    return Table(
-        f"{title}{rule.tolerance:g} a step", rows, "jaxcolor primal-dual", unit="s", notes=notes, values=values
-    )
+def _smoothed_energy(problem: ctv.CoupledTVProblem, point: Point) -> float:
+    return energy(problem, point.chroma, point.weights, SMOOTHING)

@@ -14,9 +14,11 @@ from jaxcolor.cic.network import CICNetwork, random_variables
 from jaxcolor.cic.training.loop import TrainingConfig, initial_state, make_step
 from jaxcolor.color.palette import ab_bins
 
-from .timing import Table, measure, measure_in_turns
+from .timing import Table, compile_seconds, faster, measure, measure_in_turns
 
 MISSING = "PyTorch is not installed, or its twin networks are not here (tests/ of the repository): its row is left out"
+
+Way = Callable[[], object]
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:
@@ -27,32 +29,26 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
 
 
 def forward(width: float, size: int, peers: bool) -> Table:
-    """One image through the network."""
-    variables = random_variables(jax.random.key(0), width)
+    """One image through the network, to its logits."""
     luminance = np.random.default_rng(0).uniform(0, 100, (1, size, size, 1)).astype(np.float32)
-    run = jax.jit(CICNetwork(width).apply)
-
-    def ours() -> object:
-        # As in a prediction: on accelerators too, float32 is what the title says.
-        with jax.default_matmul_precision("highest"):
-            return jax.block_until_ready(run(variables, luminance))
-
-    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours}
-    notes = []
-    if peers and (theirs := _torch_forward(width, luminance)) is not None:
-        ways["PyTorch"] = theirs
-    elif peers:
-        notes.append(MISSING)
     title = f"CIC forward pass, width {width:g}, {size}², float32"
-    return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
+    return _beside_torch(
+        title, {"jaxcolor": _jax_forward(width, luminance)}, partial(_torch_forward, width, luminance), peers
+    )
 
 
 def prediction() -> Table:
     """From the luminance of a photo to its distribution, with the embedded weights."""
     net = jc.CIC.load()
-    luminance = np.random.default_rng(0).uniform(0, 100, (512, 512)).astype(np.float32)
-    rows = {"jaxcolor": measure(lambda: jax.block_until_ready(net.predict(luminance).probabilities))}
-    return Table("CIC.predict, embedded weights, a photo of 512²", rows, "jaxcolor")
+    luminance = jnp.asarray(np.random.default_rng(0).uniform(0, 100, (512, 512)), jnp.float32)
+
+    def predict() -> None:
+        jax.block_until_ready(net.predict(luminance).probabilities)
+
+    table = Table("CIC.predict, embedded weights, a photo of 512²", {}, "jaxcolor")
+    table.compile = {"jaxcolor": compile_seconds(predict)}
+    table.rows = {"jaxcolor": measure(predict)}
+    return table
 
 
 def training(width: float, size: int, batch: int, peers: bool) -> Table:
@@ -63,23 +59,55 @@ def training(width: float, size: int, batch: int, peers: bool) -> Table:
     normalised at every convolution in all.
     """
     config = TrainingConfig(width=width, size=size, batch=batch)
-    photos = np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), np.uint8)
+    ways: dict[str, Way] = {
+        "jaxcolor": _training_of_command(config),
+        "jaxcolor, work of PyTorch's": _jax_training(config),
+    }
+    title = f"training step, width {width:g}, {batch} crops of {size}², float32"
+    return _beside_torch(title, ways, partial(_torch_training, width, size, batch), peers)
+
+
+def _beside_torch(title: str, ways: dict[str, Way], theirs: Callable[[Any], Way | None], peers: bool) -> Table:
+    """Ours, and PyTorch's, which ``theirs`` makes, in the layout of memory that is the faster one."""
+    table = Table(title, {}, "PyTorch", compile={name: compile_seconds(way) for name, way in ways.items()})
+    if peers:
+        layouts = {"channels first": "contiguous_format", "channels last": "channels_last"}
+        made = {name: way for name, layout in layouts.items() if (way := theirs(layout)) is not None}
+        if made:
+            layout = faster(made)
+            ways = ways | {"PyTorch": made[layout]}
+            table.notes.append(f"PyTorch: {layout}, the faster of two layouts")
+        else:
+            table.notes.append(MISSING)
+    table.rows = measure_in_turns(ways)
+    return table
+
+
+def _jax_forward(width: float, luminance: np.ndarray) -> Way:
+    variables, image = random_variables(jax.random.key(0), width), jnp.asarray(luminance)
+    run = jax.jit(CICNetwork(width).apply)
+
+    def forward() -> object:
+        # As in a prediction: on accelerators too, float32 is what the title says.
+        with jax.default_matmul_precision("highest"):
+            return jax.block_until_ready(run(variables, image))
+
+    return forward
+
+
+def _training_of_command(config: TrainingConfig) -> Way:
+    photos = np.random.default_rng(0).integers(0, 255, (config.batch, config.size, config.size, 3), np.uint8)
+    # On the device, as the loop's loader puts them there while the step before is computed.
+    batch = jax.device_put(photos)
     step = make_step(config, jnp.ones(len(ab_bins())))
     state = initial_state(config, jnp.full(len(ab_bins()), 1 / len(ab_bins())))
 
-    def ours() -> None:
+    def run() -> None:
         nonlocal state
-        state, losses = step(state, photos)
-        jax.block_until_ready(losses)
+        state, losses = step(state, batch)
+        jax.block_until_ready((state, losses))
 
-    ways: dict[str, Callable[[], object]] = {"jaxcolor": ours, "jaxcolor, work of PyTorch's": _jax_training(config)}
-    notes = []
-    if peers and (theirs := _torch_training(width, size, batch)) is not None:
-        ways["PyTorch"] = theirs
-    elif peers:
-        notes.append(MISSING)
-    title = f"training step, width {width:g}, {batch} crops of {size}², float32"
-    return Table(title, measure_in_turns(ways), "PyTorch", notes=notes)
+    return run
 
 
 def _jax_training(config: TrainingConfig) -> Callable[[], None]:
@@ -122,22 +150,30 @@ def _twin(width: float) -> Any:
     return Twin(width)
 
 
-def _torch_forward(width: float, luminance: np.ndarray) -> Callable[[], object] | None:
+def _torch_forward(width: float, luminance: np.ndarray, layout: str) -> Way | None:
     twin = _twin(width)
     if twin is None:
         return None
     import torch
 
-    image = torch.from_numpy(luminance).permute(0, 3, 1, 2)
+    image, twin = _in_layout(torch.from_numpy(luminance).permute(0, 3, 1, 2), twin, layout)
 
     def forward() -> object:
         with torch.inference_mode():
-            return twin(image)
+            return twin.logits(image)
 
     return forward
 
 
-def _torch_training(width: float, size: int, batch: int) -> Callable[[], None] | None:
+def _in_layout(images: Any, network: Any, layout: str) -> tuple[Any, Any]:
+    """Images and a network as they lie in memory in one of PyTorch's formats."""
+    import torch
+
+    form = getattr(torch, layout)
+    return images.contiguous(memory_format=form), network.to(memory_format=form)
+
+
+def _torch_training(width: float, size: int, batch: int, layout: str) -> Way | None:
     twin = _twin(width)
     if twin is None:
         return None
@@ -153,9 +189,9 @@ def _torch_training(width: float, size: int, batch: int) -> Callable[[], None] |
         return nn.Sequential(*layers)
 
     blocks = [normalised(getattr(twin, f"model{number}")) for number in range(1, 9)]
-    network = nn.Sequential(*blocks).train().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     luminance, targets = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in _training_data(batch, size))
+    luminance, network = _in_layout(luminance, nn.Sequential(*blocks).train(), layout)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def step() -> None:
         optimiser.zero_grad()

@@ -37,7 +37,7 @@ from jaxcolor.pipeline import chroma_of
 from jaxcolor.registration import registered
 from jaxcolor.settings import Settings
 
-from .timing import machine
+from .machine import machine
 from .truth import SETTINGS, distribution_of, halves, photo, photo_files, two_regions, wrong_share
 
 

@@ -1,6 +1,7 @@
 """The projection onto the simplex alone, of many short vectors, beside optax's and the one by sorting."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 
 from jaxcolor.coupled_tv.simplex import project_simplex
 
-from .timing import Table, measure_in_turns
+from .timing import Table, compile_seconds, measure_in_turns
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:
@@ -20,14 +21,14 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
         ways = {"jaxcolor": project_simplex}
         if peers:
             ways |= {"optax": optax.projections.projection_simplex, "by sorting": _by_sorting}
-        runs = {name: jax.jit(jax.vmap(way)) for name, way in ways.items()}
-        rows = measure_in_turns(
-            {
-                name: lambda run=run, values=values: jax.block_until_ready(run(values))  # type: ignore[misc]
-                for name, run in runs.items()
-            }
-        )
-        yield Table(f"simplex projection, {vectors} vectors of {length}", rows, "jaxcolor")
+        runs = {name: partial(_waited, jax.jit(jax.vmap(way)), values) for name, way in ways.items()}
+        compiled = {name: compile_seconds(run) for name, run in runs.items()}
+        title = f"simplex projection, {vectors} vectors of {length}"
+        yield Table(title, measure_in_turns(runs), "jaxcolor", compile=compiled)
+
+
+def _waited(function: Callable[[jax.Array], jax.Array], values: jax.Array) -> None:
+    jax.block_until_ready(function(values))
 
 
 def _by_sorting(v: jax.Array) -> jax.Array:

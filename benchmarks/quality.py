@@ -24,7 +24,7 @@ from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.color.gamut import scale_chroma
 from jaxcolor.color.spaces import lab_to_srgb
 
-from .timing import machine
+from .machine import machine
 from .truth import GRID, SETTINGS, distribution_of, photo, photo_files
 from .upsamplers import METHODS, PEERS, SLOW
 

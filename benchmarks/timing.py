@@ -1,35 +1,51 @@
-"""Timing, tables of timings, and what to record about the machine."""
+"""Timing and tables of timings."""
 
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxcolor.cic.training.provenance import code_commit
-
-PACKAGES = ("jax", "numpy", "torch", "scico")
+UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: median, smallest and largest of the repetitions."""
+    """Seconds: median, smallest and largest of so many repetitions."""
 
     median: float
     least: float
     most: float
+    repetitions: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Timing":
+        """Of the repetitions.
+
+        >>> Timing.of([3.0, 1.0, 2.0])
+        Timing(median=2.0, least=1.0, most=3.0, repetitions=3)
+        """
+        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+    def divided(self, count: int) -> "Timing":
+        """Of one of so many that were done at once."""
+        return Timing(self.median / count, self.least / count, self.most / count, self.repetitions)
+
+    def spread(self, factor: float) -> str:
+        """What to print beside the median: few repetitions are named, and a single one has no spread."""
+        if self.repetitions == 1:
+            return "once"
+        of = "" if self.repetitions >= 5 else f" of {self.repetitions}"
+        return f"[{factor * self.least:.2f} … {factor * self.most:.2f}]{of}"
 
 
 @dataclass
 class Table:
     """Seconds by name of what does one job; the ratios are those of the medians to the row ``reference``.
 
-    ``size`` is the side of the image, for figures; ``unit`` is that of the printed numbers. ``notes`` say what is
-    missing and why, ``values`` are further numbers of a row.
+    ``size`` is the side of the image and ``kind`` what the table measures, for figures; ``unit`` is that of the printed
+    numbers. ``compile`` are the seconds by which a first call took longer, ``values`` further numbers of a row,
+    ``curves`` what a row was found from, points (seconds, value). ``notes`` say what is missing and why.
     """
 
     title: str
@@ -39,33 +55,51 @@ class Table:
     unit: str = "ms"
     notes: list[str] = field(default_factory=list)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+    compile: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    kind: str = ""
 
     def __str__(self) -> str:
-        factor = {"s": 1.0, "ms": 1e3, "µs": 1e6}[self.unit]
-        bound = self.rows.get(self.reference)
-        lines = [self.title]
-        for name, t in self.rows.items():
-            spread = f"[{factor * t.least:.2f} … {factor * t.most:.2f}]"
-            line = f"  {name:30s} {factor * t.median:9.2f} {self.unit} {spread:22s}"
-            line += f"{t.median / bound.median:8.2f}×" if bound else ""
-            line += "".join(f"   {what} {value:.4g}" for what, value in self.values.get(name, {}).items())
-            lines.append(line.rstrip())
+        lines = [self.title, *(self._line(name, timing) for name, timing in self.rows.items())]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    def _line(self, name: str, timing: Timing) -> str:
+        factor, reference = UNITS[self.unit], self.rows.get(self.reference)
+        line = f"  {name:32s}{factor * timing.median:10.2f} {self.unit} {timing.spread(factor):24s}"
+        line += f"{timing.median / reference.median:8.2f}×" if reference else ""
+        if self.compile:
+            line += f"   compile {self.compile[name]:5.2f} s" if name in self.compile else 18 * " "
+        return (line + "".join(f"   {what} {value:.4g}" for what, value in self.values.get(name, {}).items())).rstrip()
 
     def plain(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return asdict(self)
 
 
+def seconds(function: Callable[..., object], *arguments: Any) -> float:
+    """Of one call of ``function``, which must wait for its own result."""
+    began = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - began
+
+
+def compile_seconds(function: Callable[..., object], *arguments: Any) -> float:
+    """By which a first call takes longer than a second one."""
+    return max(0.0, seconds(function, *arguments) - seconds(function, *arguments))
+
+
 def measure(function: Callable[[], object], repetitions: int = 7, before: Callable[[], object] | None = None) -> Timing:
-    """Time ``function``, which must wait for its own result; one call before, or one of ``before``, does not count."""
+    """Time ``function``; one call before, or one of ``before``, does not count."""
     (before or function)()
-    times = []
-    for _ in range(repetitions):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return Timing(statistics.median(times), min(times), max(times))
+    return Timing.of([seconds(function) for _ in range(repetitions)])
+
+
+def measure_within(function: Callable[[], float], limit: float, repetitions: int = 5) -> Timing:
+    """Of a ``function`` that returns its own seconds: again until so many repetitions, or the limit of seconds."""
+    began, times = time.perf_counter(), [function()]
+    while len(times) < repetitions and time.perf_counter() - began + times[-1] < limit:
+        times.append(function())
+    return Timing.of(times)
 
 
 def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: int = 7) -> dict[str, Timing]:
@@ -77,38 +111,38 @@ def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: in
     for _ in range(repetitions):
         for name, function in functions.items():
             times[name].append(measure(function, 1).median)
-    return {name: Timing(statistics.median(of), min(of), max(of)) for name, of in times.items()}
+    return {name: Timing.of(of) for name, of in times.items()}
 
 
-def machine() -> dict[str, str]:
-    """Processor, number of cores, versions of what is installed, commit, and how memory is taken if not as usual.
+def faster(ways: dict[str, Callable[[], object]]) -> str:
+    """The name of the fastest."""
+    rows = measure_in_turns(ways, 3)
+    return min(rows, key=lambda name: rows[name].median)
 
-    ``jaxcolor train`` and the deep prior's command run with ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``.
+
+class Steps(NamedTuple):
+    """``run(n)`` takes n steps and waits for them; it is timed with ``few`` and with ``many``."""
+
+    run: Callable[[int], object]
+    few: int
+    many: int
+
+    @classmethod
+    def within(cls, run: Callable[[int], object], limit: float, most: int = 24) -> "Steps":
+        """As many steps as fit in about so many seconds, at least two; compiles what there is to compile."""
+        run(1)
+        return cls(run, 1, 1 + max(2, min(most, int(limit / max(seconds(run, 1), 1e-9)))))
+
+
+def measure_steps(ways: dict[str, Steps], repetitions: int = 5) -> dict[str, Timing]:
+    """Seconds of one step of each, in turns: what ``many`` take longer than ``few``, so that a run's start is left out.
+
+    The first run of every turn does not count, as in :func:`measure_in_turns`.
     """
-    import jax
-
-    tunables = os.environ.get("GLIBC_TUNABLES")
-    return {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        **{package: version for package in PACKAGES if (version := _version(package))},
-        "commit": code_commit() or "unknown",
-        **({"GLIBC_TUNABLES": tunables} if tunables else {}),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            way.run(way.few)
+            less, more = seconds(way.run, way.few), seconds(way.run, way.many)
+            times[name].append((more - less) / (way.many - way.few))
+    return {name: Timing.of(of) for name, of in times.items()}

@@ -41,10 +41,14 @@ class Twin(nn.Module):
         self.eval()
 
     def forward(self, luminance: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.logits(luminance), dim=1)
+
+    def logits(self, luminance: torch.Tensor) -> torch.Tensor:
+        """What the Flax module returns: the probabilities before the softmax."""
         x = (luminance - 50) / 100
         for number in range(1, 9):
             x = getattr(self, f"model{number}")(x)
-        return torch.softmax(x, dim=1)
+        return x
 
 
 def _randomise(layer: nn.Module) -> None:

@@ -33,11 +33,23 @@ class Scale(nn.Module):
 
 
 class Twin(nn.Module):
-    """Noise [N, C, H, W] to a picture [N, 3, H, W]."""
+    """Noise [N, C, H, W] to a picture [N, 3, H, W].
 
-    def __init__(self, channels: int = 128, scales: int = 5, skip: int = 4, inputs: int = 32, seed: int = 0) -> None:
+    With ``residual`` the first three channels of the noise are a picture, centered and scaled, which is added.
+    """
+
+    def __init__(
+        self,
+        channels: int = 128,
+        scales: int = 5,
+        skip: int = 4,
+        inputs: int = 32,
+        seed: int = 0,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        self.residual = residual
         self.scale = Scale(inputs, channels, skip, scales)
         self.out = nn.Conv2d(channels, 3, 1)
         for module in self.modules():
@@ -46,7 +58,11 @@ class Twin(nn.Module):
                 nn.init.normal_(module.bias, 0, 0.3)
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.out(self.scale(noise)))
+        drawn = self.out(self.scale(noise))
+        if self.residual:
+            planes = noise[:, :3] / torch.tensor([4.0, 8.0, 8.0], dtype=noise.dtype)[:, None, None] + 0.5
+            drawn = drawn + torch.logit(planes, eps=0.01)
+        return torch.sigmoid(drawn)
 
     def layers(self) -> dict[str, nn.Module]:
         """The layers under the names that they have in the Flax module."""

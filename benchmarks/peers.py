@@ -1,5 +1,6 @@
 """The primal-dual iteration as others would write it: by the textbook in NumPy and PyTorch, and as ours in PyTorch."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -135,6 +136,8 @@ def without_gradients(torch: Any, iteration: Iteration) -> Iteration:
 
 def compiled(torch: Any, iteration: Iteration) -> Iteration:
     """The same with a step that ``torch.compile`` made; raises what that raises."""
-    made = without_gradients(torch, replace(iteration, step=torch.compile(iteration.step, dynamic=False)))
-    made.run(2)  # The second step begins from other strides and may compile again.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler's own parts
+        made = without_gradients(torch, replace(iteration, step=torch.compile(iteration.step, dynamic=False)))
+        made.run(2)  # The second step begins from other strides and may compile again.
     return made

@@ -3,6 +3,8 @@
 import argparse
 import json
 from contextlib import nullcontext
+from importlib.util import find_spec
+from shutil import which
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,7 @@ from tests.reference import coupled_tv as reference
 SHAPE = (11, 37)
 SOLVER = ctv.PrimalDual(solver.SIGMA, solver.TAU, 10 * solver.RHO)
 STEPS = 7
+COMPILED = {solver.COMPILED} if find_spec("torch") and which("g++") else set()
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def one_thread():
 @pytest.mark.parametrize(
     ("part", "rows"),
     [
-        ("solver", {"jaxcolor primal-dual", "jaxcolor inertial", "NumPy, textbook", "jaxcolor"}),
+        ("solver", {"jaxcolor primal-dual", "jaxcolor inertial", "NumPy, textbook", "jaxcolor"} | COMPILED),
         ("energy", {"jaxcolor primal-dual"}),
         ("projection", {"jaxcolor", "optax", "by sorting"}),
         ("convolution", {"jaxcolor", "XLA's own"}),
@@ -180,8 +183,12 @@ def check(chroma, weights, solution):
     np.testing.assert_allclose(weights, solution.weights, atol=1e-5)
 
 
+def by_compiler(torch, *about):
+    return peers.compiled(torch, peers.planes(torch, *about))
+
+
 @pytest.mark.parametrize("count", [4, 10])
-@pytest.mark.parametrize("written", [peers.textbook, peers.planes])
+@pytest.mark.parametrize("written", [peers.textbook, peers.planes, pytest.param(by_compiler, marks=pytest.mark.slow)])
 def test_peers_in_torch_take_the_step_that_ours_takes(count, written):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     arrays, problem, solution = iteration_of(count)
@@ -197,15 +204,6 @@ def test_the_peer_in_numpy_takes_the_step_that_ours_takes_in_float32(count):
     state = way.run(STEPS)
     check(way.chroma(state), way.weights(state), solution)
     assert {part.dtype for part in state} == {np.dtype("float32")}
-
-
-@pytest.mark.slow
-def test_the_compiled_peer_takes_the_step_that_ours_takes():
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    arrays, problem, solution = iteration_of(4)
-    way = peers.compiled(torch, peers.planes(torch, arrays, problem, SOLVER))
-    state = way.run(STEPS)
-    check(way.chroma(state), way.weights(state), solution)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

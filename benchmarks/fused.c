@@ -21,7 +21,8 @@ typedef struct {
 } Problem;
 
 /* 2u - old at n, and its forward differences. */
-static inline void differences(const float *u, const float *old, size_t n, size_t right, size_t below, float *x, float *y) {
+static inline void differences(const float *u, const float *old, size_t n, size_t right, size_t below, float *x,
+                               float *y) {
   const float here = 2 * u[n] - old[n];
   *x = 2 * u[n + right] - old[n + right] - here;
   *y = 2 * u[n + below] - old[n + below] - here;
@@ -93,7 +94,7 @@ __attribute__((always_inline)) static inline void threshold(float x[K][LANES], f
 #endif
 }
 
-/* w <- P(w - rho lambda / 2 |2u - old - c|^2), then the prox of u into old, for `lanes` pixels of a row from `column` on. */
+/* w <- P(w - rho lambda / 2 |2u - old - c|^2), then the prox of u into old, for `lanes` pixels from `column` on. */
 __attribute__((always_inline)) static inline void descend(const Problem *q, int row, int column, int lanes,
                                                           float *const *u, float *const *old) {
   const size_t n = row * q->stride + column;

@@ -157,7 +157,8 @@ def _convolve_jvp(
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
-    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
+    # In half precision its sums over blocks of rows lose too much.
+    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS and x.dtype.itemsize >= 4:
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):

@@ -68,6 +68,11 @@ def bytes_available() -> int:
     statistics = jax.devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
+    return machine_bytes_available()
+
+
+def machine_bytes_available() -> int:
+    """The same of the machine itself, whatever computes."""
     return min([psutil.virtual_memory().available, *_container_limits()])
 
 

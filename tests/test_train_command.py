@@ -178,7 +178,7 @@ def test_folders_that_teach_nothing_are_one_line(tmp_path: Path, run: Run) -> No
 
 
 def test_photos_that_do_not_fit_are_one_line(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "_bytes_free", lambda: 1000)
+    monkeypatch.setattr(data, "machine_bytes_available", lambda: 1000)
     code, out, err = run(*arguments(folder))
     assert (code, out, len(err)) == (1, [], 1)
     assert "6 photos need 3.78e-05 GB of memory" in err[0]

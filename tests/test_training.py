@@ -214,9 +214,9 @@ def test_photos_that_do_not_fit_are_refused_before_they_are_decoded(
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     (tmp_path / "text.png").write_text("no picture")
     needed = sum(image.nbytes for image in photos[:3])
-    monkeypatch.setattr(data, "_bytes_free", lambda: needed)
+    monkeypatch.setattr(data, "machine_bytes_available", lambda: needed)
     assert len(load_photos([tmp_path]).images) == 3
-    monkeypatch.setattr(data, "_bytes_free", lambda: needed - 1)
+    monkeypatch.setattr(data, "machine_bytes_available", lambda: needed - 1)
     assert len(load_photos([tmp_path], short=20).images) == 3
     monkeypatch.setattr(data, "_pixels", lambda *_: pytest.fail("nothing to decode"))
     size = f"need {needed / 1e9:.3g} GB .* {(needed - 1) / 1e9:.3g} GB are free"

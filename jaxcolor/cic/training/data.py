@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from jaxcolor import memory
 from jaxcolor.cic.training.crops import squeezed
 from jaxcolor.errors import InputError
 from jaxcolor.images import read_color
 from jaxcolor.images.profiles import ProfileKind, profile_kind
+from jaxcolor.memory import machine_bytes_available
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 # Gray photos teach nothing: Zhang et al. keep photos with some |a*| or |b*| above 5; on RGB, about this spread.
@@ -164,18 +163,13 @@ def _photo_paths(folder: Path, besides: Path | None) -> list[Path]:
 
 
 def _require_memory(kept: Sequence[int], side: int | None) -> None:
-    needed, free = sum(kept), _bytes_free()
+    needed, free = sum(kept), machine_bytes_available()  # photos lie there, whatever computes
     if needed > free:
         advice = "a smaller --size or a larger --least-share" if side is None else "a smaller --side"
         raise InputError(
             f"{len(kept)} photos need {needed / 1e9:.3g} GB of memory as they are kept and {free / 1e9:.3g} GB are "
             f"free; give fewer photos, or {advice}"
         )
-
-
-def _bytes_free() -> int:
-    """Of the machine, where photos lie also if another device computes."""
-    return min([psutil.virtual_memory().available, *memory._container_limits()])
 
 
 def _bytes_kept(path: Path, side: int | None, short: float) -> int:

@@ -36,7 +36,7 @@ def test_none_is_the_published_iteration_to_the_bit() -> None:
 @given(st.integers(0, 2**16), st.floats(0.01, 0.1), st.floats(20, 400))
 @settings(max_examples=20)
 def test_the_same_energy_is_reached_sooner(seed: int, fidelity: float, coupling: float) -> None:
-    """Of a convex problem 100 relaxed steps come nearer to the optimum than 150 others, for numbers as they are used."""
+    """Of a convex problem 100 relaxed steps come nearer to the optimum than 150 others, for usual numbers."""
     with float64():
         p = problem(data((12, 15), seed=seed, fidelity=fidelity, coupling=coupling), np.float64)
         best = float(solve(p, PrimalDual(weight_step=0.0), 3000).energies[-1])

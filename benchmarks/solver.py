@@ -17,6 +17,7 @@ from .timing import Steps, Table, compile_seconds, measure_in_turns, measure_ste
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 C, TRIAD, COMPILED = "fused C", "triad of the least bytes", "PyTorch compiled, planes"
+PRIMAL_DUAL, INERTIAL = "jaxcolor primal-dual", "jaxcolor inertial"
 # So long may the measured run of a slow peer take.
 SECONDS = 1.0
 
@@ -65,7 +66,7 @@ def iteration(size: int, count: int, peers: bool) -> Table:
     problem = ctv.CoupledTVProblem(*arrays, LAM, GAMMA)
     steps = max(20, min(200, int(2.5e7 / size**2)))
     solver, inertial = ctv.PrimalDual(SIGMA, TAU, RHO), ctv.InertialForwardBackward()
-    ways = {"jaxcolor primal-dual": ours(problem, solver, steps), "jaxcolor inertial": ours(problem, inertial, steps)}
+    ways = {PRIMAL_DUAL: ours(problem, solver, steps), INERTIAL: ours(problem, inertial, steps)}
     table = Table(f"primal-dual iteration, {size}², {count} candidates, float32", {}, C, size, kind="iteration")
     table.compile = {name: compile_seconds(way.run, way.many) for name, way in ways.items()}
     moved = least_bytes(size**2, count)
@@ -80,9 +81,9 @@ def iteration(size: int, count: int, peers: bool) -> Table:
     if peers:
         ways |= _peers(arrays, problem, solver, table.notes)
     table.rows = measure_steps(ways)
-    for name in table.rows.keys() & {"jaxcolor primal-dual", C, TRIAD}:
+    for name in table.rows.keys() & {PRIMAL_DUAL, C, TRIAD}:
         table.values[name] = {"GB/s": moved / table.rows[name].median / 1e9}
-    if C in table.rows and table.rows["jaxcolor primal-dual"].median < table.rows[C].median:
+    if C in table.rows and table.rows[PRIMAL_DUAL].median < table.rows[C].median:
         table.notes.append("jaxcolor is faster than the C loop here, which therefore is no bound")
     return table
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcolor.plots import new_figure
 
 from .roofline import least_bytes
-from .solver import TRIAD
+from .solver import INERTIAL, TRIAD
 from .timing import Table
 
 _CANDIDATES = 10
@@ -39,17 +39,19 @@ def roofline(tables: Sequence[Table]) -> Any:
     def rate(seconds: float, side: int) -> float:
         return least_bytes(side**2, _CANDIDATES) / seconds / 1e9
 
-    return _by_size(tables, "least bytes of an iteration / time, GB/s", rate)
+    # The other solver moves other bytes.
+    return _by_size(tables, "least bytes of an iteration / time, GB/s", rate, without=INERTIAL)
 
 
-def _by_size(tables: Sequence[Table], label: str, value: Callable[[float, int], float]) -> Any:
+def _by_size(tables: Sequence[Table], label: str, value: Callable[[float, int], float], without: str = "") -> Any:
     sized = {table.size: table for table in tables if table.kind == "iteration" and _TEN in table.title}
     if not sized:
         return None
     lines: dict[str, list[tuple[float, float]]] = {}
     for side, table in sorted(sized.items()):
         for name, timing in table.rows.items():
-            lines.setdefault(name, []).append((side, value(timing.median, side)))
+            if name != without:
+                lines.setdefault(name, []).append((side, value(timing.median, side)))
     return _drawn(lines, "side of the image, pixels", label, ceiling=TRIAD)
 
 

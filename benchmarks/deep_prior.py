@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     if "step" in options.parts:
         result["step"] = {}
         for name, preset in presets.items():
-            print(made := prior.step(name, preset, options.size, peers=True), flush=True)
+            print(made := prior.step(name, preset, options.size, prior.peer(preset, options.size)), flush=True)
             result["step"][name] = made.plain()
             keep()
     if "curve" in options.parts:

@@ -68,22 +68,22 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
     yield from to_rest(size, longest)
 
 
-def grid(longest: int) -> list[int]:
-    """Numbers of steps, each a quarter more than the one before."""
+def grid(longest: int, growth: float) -> list[int]:
+    """Numbers of steps, each so many times the one before, and at least one more."""
     steps = [5]
-    while (more := int(1.25 * steps[-1]) + 1) <= longest:
+    while (more := max(int(growth * steps[-1]), steps[-1] + 1)) <= longest:
         steps.append(more)
     return steps
 
 
-def follow(way: Way, longest: int, value: Callable[[Point], float], enough: float) -> Course:
+def follow(way: Way, longest: int, value: Callable[[Point], float], enough: float, growth: float = 1.1) -> Course:
     """The course of a solver until its value is ``enough``.
 
     Values are computed in a first run, which also compiles and is not timed; the runs that are timed take the same
     steps and stop to look at the clock only.
     """
     course, state, done = Course(), way.begin(), 0
-    for steps in grid(longest):
+    for steps in grid(longest, growth):
         state, done = way.advance(state, steps - done), steps
         course.steps.append(steps)
         course.points.append(way.look(state))
@@ -232,7 +232,7 @@ def to_rest(size: int, longest: int) -> Iterator[Table]:
         return max(residual / start for residual, start in zip(now, first, strict=True))
 
     courses = {
-        f"jaxcolor {name}": follow(ours(problem, solver), longest, fraction, FRACTIONS[-1])
+        f"jaxcolor {name}": follow(ours(problem, solver), longest, fraction, FRACTIONS[-1], growth=1.25)
         for name, solver in solvers(RHO, SMOOTHING).items()
     }
     for target in FRACTIONS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,37 +32,46 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
         preset = PRESETS[name]
         if quick:
             preset = replace(preset, network=replace(preset.network, channels=4, scales=2))
-        yield step(name, preset, size, peers)
-        yield fit(name, preset, size, 3 if quick else steps, peers)
+        theirs = peer(preset, size) if peers else Peer(None)
+        yield step(name, preset, size, theirs)
+        yield fit(name, preset, size, 3 if quick else steps, theirs)
 
 
-def step(name: str, preset: Preset, size: int, peers: bool) -> Table:
+class Peer(NamedTuple):
+    """PyTorch's steps, None if there are none, and what to say of them."""
+
+    run: Callable[[int], None] | None
+    notes: tuple[str, ...] = ()
+
+
+def step(name: str, preset: Preset, size: int, theirs: Peer) -> Table:
     """One step of Adam: the network, the loss, both their gradients, and the update."""
     network = preset.network
     ways = {"jaxcolor": Steps(jax_steps(preset, size), 1, 4)}
     title = f"deep prior, step of {name}, {size}², {network.channels} channels, {network.scales} scales, float32"
-    table = Table(title, {}, "PyTorch", size)
+    table = Table(title, {}, "PyTorch", size, notes=list(theirs.notes))
     table.compile = {"jaxcolor": compile_seconds(ways["jaxcolor"].run, 1)}
-    if peers and (theirs := faster_torch_steps(preset, size, table.notes)) is not None:
-        ways["PyTorch"] = Steps(theirs, 1, 4)
+    if theirs.run is not None:
+        ways["PyTorch"] = Steps(theirs.run, 1, 4)
     table.rows = measure_steps(ways)
     operations = prior_cost(network, size).operations
     table.values = {who: {"GFLOP/s": operations / timing.median / 1e9} for who, timing in table.rows.items()}
     return table
 
 
-def fit(name: str, preset: Preset, size: int, steps: int, peers: bool) -> Table:
+def fit(name: str, preset: Preset, size: int, steps: int, theirs: Peer) -> Table:
     """``fit_deep_prior`` from its arguments to its result, and as many steps in PyTorch."""
     luminance, distribution = scene(size)
 
     def ours() -> None:
         fit_deep_prior(luminance, distribution, preset=preset, steps=steps)
 
-    table = Table(f"deep prior, a fit of {steps} steps of {name}, {size}²", {}, "PyTorch", size, unit="s")
+    title = f"deep prior, a fit of {steps} steps of {name}, {size}²"
+    table = Table(title, {}, "PyTorch", size, unit="s", notes=list(theirs.notes))
     table.compile = {"jaxcolor": compile_seconds(ours)}
     table.rows["jaxcolor"] = measure_within(lambda: seconds(ours), SECONDS)
-    if peers and (theirs := faster_torch_steps(preset, size, table.notes)) is not None:
-        table.rows["PyTorch"] = measure_within(lambda: seconds(theirs, steps), SECONDS)
+    if (run := theirs.run) is not None:
+        table.rows["PyTorch"] = measure_within(lambda: seconds(run, steps), SECONDS)
     return table
 
 
@@ -96,14 +105,12 @@ def jax_steps(preset: Preset, size: int) -> Callable[[int], None]:
     return steps
 
 
-def faster_torch_steps(preset: Preset, size: int, notes: list[str]) -> Callable[[int], None] | None:
-    """PyTorch's, in the layout of memory that is the faster one; or a note that it is missing."""
+def peer(preset: Preset, size: int) -> Peer:
+    """PyTorch in the layout of memory that is the faster one."""
     if (ways := torch_steps(preset, size)) is None:
-        notes.append(MISSING)
-        return None
+        return Peer(None, (MISSING,))
     layout = faster({name: partial(run, 1) for name, run in ways.items()})
-    notes.append(f"PyTorch: {layout}, the faster of two layouts")
-    return ways[layout]
+    return Peer(ways[layout], (f"PyTorch: {layout}, the faster of two layouts",))
 
 
 def torch_steps(preset: Preset, size: int) -> dict[str, Callable[[int], None]] | None:

@@ -64,7 +64,7 @@ def iteration(size: int, count: int, peers: bool) -> Table:
     """Seconds of a step by implementation; what a solve does once is left out."""
     arrays = instance(size, count)
     problem = ctv.CoupledTVProblem(*arrays, LAM, GAMMA)
-    steps = max(20, min(200, int(2.5e7 / size**2)))
+    steps = max(20, min(200, int(2.5e8 / (size**2 * count))))
     solver, inertial = ctv.PrimalDual(SIGMA, TAU, RHO), ctv.InertialForwardBackward()
     ways = {PRIMAL_DUAL: ours(problem, solver, steps), INERTIAL: ours(problem, inertial, steps)}
     table = Table(f"primal-dual iteration, {size}², {count} candidates, float32", {}, C, size, kind="iteration")

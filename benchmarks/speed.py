@@ -113,6 +113,8 @@ def compiling_anew() -> Iterator[None]:
 
 def tables(names: list[str], quick: bool, peers: bool) -> Iterator[tuple[str, Any]]:
     """Of the parts with these names, in their order, each with its part's name."""
-    for name in names:
-        for table in import_module(f".{name}", __package__).tables(quick, peers):
+    # All at once: what cannot be imported is missed now too.
+    modules = {name: import_module(f".{name}", __package__) for name in names}
+    for name, module in modules.items():
+        for table in module.tables(quick, peers):
             yield name, table

@@ -65,7 +65,7 @@ class Table:
 
     def _line(self, name: str, timing: Timing) -> str:
         factor, reference = UNITS[self.unit], self.rows.get(self.reference)
-        line = f"  {name:32s}{factor * timing.median:10.2f} {self.unit} {timing.spread(factor):24s}"
+        line = f"  {name:36s}{factor * timing.median:10.2f} {self.unit} {timing.spread(factor):24s}"
         line += f"{timing.median / reference.median:8.2f}×" if reference else ""
         if self.compile:
             line += f"   compile {self.compile[name]:5.2f} s" if name in self.compile else 18 * " "

@@ -41,8 +41,10 @@ def spread(chroma: Pair, weights: Planes, candidates: tuple[Planes, Planes]) -> 
 def descend(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array) -> Planes:
     """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``.
 
-    ``always`` is a true value unknown at compile time, see :func:`computed_once`.
+    ``always`` is a true value unknown at compile time, see :func:`computed_once`. One weight is always 1.
     """
+    if weights.shape[-2] == 1:
+        return jnp.ones_like(weights)
     threshold = computed_once(always, _threshold, weights, chroma, candidates, jnp.asarray(amount, weights.dtype))
     return lax.max(_moved(weights, chroma, candidates, amount) - threshold[..., None, :], jnp.zeros_like(weights))
 

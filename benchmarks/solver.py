@@ -133,7 +133,7 @@ def whole(size: int, steps: int, peers: bool) -> Table:
     arrays = instance(size, 10)
     problem, solver = ctv.CoupledTVProblem(*arrays, LAM, GAMMA), ctv.PrimalDual(SIGMA, TAU, RHO)
     title = f"whole solve, {steps} primal-dual steps, {size}², 10 candidates, float32"
-    table = Table(title, {}, "jaxcolor", size, unit="s", kind="solve")
+    table = Table(title, {}, "jaxcolor", size, kind="solve")
     solve = ours(problem, solver, steps).run
     table.compile = {"jaxcolor": compile_seconds(solve, steps)}
     fast: dict[str, Callable[[], object]] = {"jaxcolor": partial(solve, steps)}

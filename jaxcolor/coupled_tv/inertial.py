@@ -19,21 +19,27 @@ from jaxcolor.coupled_tv.operators import (
     total,
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
-from jaxcolor.coupled_tv.weights import descend, weighted_mean
+from jaxcolor.coupled_tv.weights import Projected, descend, weighted_mean
 from jaxcolor.trees import Number, Planes, register
 
 
 @dataclass(frozen=True)
 class InertialState:
-    """u^k and u^{k-1} (pairs of planes), w^k and w^{k-1} (``[H, k, W]``)."""
+    """u^k and u^{k-1} (pairs of planes); w^k, see :class:`~jaxcolor.coupled_tv.weights.Projected`, and w^{k-1}
+    (``[H, k, W]``)."""
 
     chroma: Pair
     previous_chroma: Pair
-    weights: Planes
+    projected: Projected
     previous_weights: Planes
 
+    @property
+    def weights(self) -> Planes:
+        """w^k ``[H, k, W]``."""
+        return self.projected.weights()
 
-register(InertialState, ("chroma", "previous_chroma", "weights", "previous_weights"))
+
+register(InertialState, ("chroma", "previous_chroma", "projected", "previous_weights"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class InertialForwardBackward:
             chroma = problem.project(weighted_mean(weights, problem.candidate_planes))
         else:
             chroma, weights = start.chroma, start.weights
-        return InertialState(chroma, chroma, weights, weights)
+        return InertialState(chroma, chroma, Projected.of(weights), weights)
 
     def step(self, problem: CoupledTVProblem, state: InertialState) -> InertialState:
         """One iteration. Pure; keeps every shape and dtype."""
@@ -95,7 +101,7 @@ class InertialForwardBackward:
         ahead = tuple(u + self.inertia * (u - old) for u, old in zip(state.chroma, state.previous_chroma, strict=True))
         slopes = _total_variation_gradient(ahead, strength, problem.extent, always)  # type: ignore[arg-type]
         local = metric(strength, problem.extent)
-        mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
+        mean = computed_once(always, _mean, state.projected, problem.candidate_planes)
         new = problem.project(
             tuple(
                 (local * v - slope + fidelity * m) / (local + fidelity)
@@ -104,8 +110,8 @@ class InertialForwardBackward:
         )
         extrapolated = state.weights + self.weight_inertia * (state.weights - state.previous_weights)
         amount = self.weight_step * (fidelity / 2)
-        weights = descend(extrapolated, new, problem.candidate_planes, amount, always)
-        return InertialState(new, state.chroma, weights, state.weights)
+        projected = descend(extrapolated, new, problem.candidate_planes, amount, always)
+        return InertialState(new, state.chroma, projected, state.weights)
 
     def energy(self, problem: CoupledTVProblem, state: InertialState) -> Array:
         """What this solver minimises, a scalar: the energy with the smoothed total variation."""
@@ -137,6 +143,10 @@ class InertialForwardBackward:
 
 
 register(InertialForwardBackward, ("smoothing", "inertia", "weight_inertia", "weight_step"))
+
+
+def _mean(projected: Projected, candidates: tuple[Planes, Planes]) -> Pair:
+    return weighted_mean(projected.weights(), candidates)
 
 
 def _total_variation_gradient(chroma: Pair, strength: Array, extent: Extent, always: Array) -> Pair:

@@ -17,7 +17,7 @@ from jaxcolor.coupled_tv.operators import (
     gradient,
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
-from jaxcolor.coupled_tv.weights import descend, weighted_mean
+from jaxcolor.coupled_tv.weights import Projected, descend, weighted_mean
 from jaxcolor.errors import InputError
 from jaxcolor.trees import Number, Plane, Planes, is_number, register
 
@@ -26,17 +26,23 @@ from jaxcolor.trees import Number, Plane, Planes, is_number, register
 class PrimalDualState:
     """What one iteration hands to the next; all planes ``[H, W]``.
 
-    ``chroma`` u = (U, V); ``extrapolated`` ū; ``weights`` w ``[H, k, W]``; ``dual`` p, five planes: one for
-    luminance, two for ∇U, two for ∇V. With relaxation |p| may exceed 1, and u is what the last prox gave.
+    ``chroma`` u = (U, V); ``extrapolated`` ū; ``projected`` w, see :class:`~jaxcolor.coupled_tv.weights.Projected`;
+    ``dual`` p, five planes: one for luminance, two for ∇U, two for ∇V. With relaxation |p| may exceed 1, and u is what
+    the last prox gave.
     """
 
     chroma: Pair
     extrapolated: Pair
-    weights: Planes
+    projected: Projected
     dual: tuple[Plane, ...]
 
+    @property
+    def weights(self) -> Planes:
+        """w ``[H, k, W]``."""
+        return self.projected.weights()
 
-register(PrimalDualState, ("chroma", "extrapolated", "weights", "dual"))
+
+register(PrimalDualState, ("chroma", "extrapolated", "projected", "dual"))
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class PrimalDual:
         else:
             chroma, weights = start.chroma, start.weights
         dual = (jnp.zeros_like(problem.luminance),) * 5
-        return PrimalDualState(chroma, chroma, weights, dual)
+        return PrimalDualState(chroma, chroma, Projected.of(weights), dual)
 
     def step(self, problem: CoupledTVProblem, state: PrimalDualState) -> PrimalDualState:
         """One iteration. Pure; keeps every shape and dtype."""
@@ -120,19 +126,20 @@ class PrimalDual:
         always = jnp.asarray(self.dual_step) > 0
         dual = self._ascend(problem, state, always)
         amount = self.weight_step * (fidelity / 2)
-        weights = descend(state.weights, state.extrapolated, problem.candidate_planes, amount, always)
+        projected = descend(state.weights, state.extrapolated, problem.candidate_planes, amount, always)
 
-        def proximal(chroma: Pair, dual: tuple[Plane, ...], weights: Planes, candidates: tuple[Planes, Planes]) -> Pair:
-            mean = weighted_mean(weights, candidates)
-            return tuple(  # type: ignore[return-value]
+        def proximal(chroma: Pair, dual: tuple[Plane, ...], projected: Projected, problem: CoupledTVProblem) -> Pair:
+            mean = weighted_mean(projected.weights(), problem.candidate_planes)
+            new = (
                 (u + tau * divergence_of_inner(x, y) + tau * fidelity * m) / (1 + tau * fidelity)
                 for u, x, y, m in zip(chroma, dual[1::2], dual[2::2], mean, strict=True)
             )
+            return problem.project(tuple(new))  # type: ignore[arg-type]
 
         start = self._relaxed(state)
-        new = problem.project(computed_once(always, proximal, start, dual, weights, problem.candidate_planes))
+        new = computed_once(always, proximal, start, dual, projected, problem)
         ahead = tuple(2 * n - u for n, u in zip(new, start, strict=True))
-        return PrimalDualState(new, ahead, weights, dual)  # type: ignore[arg-type]
+        return PrimalDualState(new, ahead, projected, dual)
 
     def _relaxed(self, state: PrimalDualState) -> Pair:
         """Where the next step on u begins: r times as far as the last one went, from where that began, 2u - ū."""

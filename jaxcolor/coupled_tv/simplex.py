@@ -18,7 +18,7 @@ from jax import Array, lax
 from jaxcolor.errors import InputError
 
 SORTED_UP_TO = 16
-"""Longest vector that is sorted by a network: 60 comparators at 16, and compile time grows with their number."""
+"""Longest vector that is sorted by a network: 63 comparators at 16, and compile time grows with their number."""
 
 
 @jax.custom_jvp
@@ -48,15 +48,19 @@ def _project_simplex_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple
 
 
 def along_simplex(projected: Array, direction: Array, axis: int = 0) -> Array:
-    """Derivative of the projection in a ``direction``, where its result is ``projected``; vectors lie along ``axis``.
+    """Derivative of the projection in a ``direction``, where it gave ``projected``; vectors lie along ``axis``."""
+    # A choice, not a product with zeros and ones: of their sum XLA:CPU (jax 0.10) makes wrong code under vmap.
+    support = projected > 0
+    return jnp.where(support, direction - along_threshold(support, direction, axis), 0)
+
+
+def along_threshold(support: Array, direction: Array, axis: int = 0) -> Array:
+    """Derivative of the threshold in a ``direction``; ``axis`` is kept, with length 1.
 
     Σ over the support of (v_i - θ) = 1, so dθ is the mean of dv over the support, which is never empty.
     """
-    # A choice, not a product with zeros and ones: of their sum XLA:CPU (jax 0.10) makes wrong code under vmap.
-    support = projected > 0
     size = jnp.maximum(support.sum(axis, keepdims=True), 1).astype(direction.dtype)
-    threshold = jnp.where(support, direction, 0).sum(axis, keepdims=True) / size
-    return jnp.where(support, direction - threshold, 0)
+    return jnp.where(support, direction, 0).sum(axis, keepdims=True) / size
 
 
 def threshold_by_sorting(entries: Sequence[Array]) -> Array:

@@ -80,11 +80,16 @@ def start(problem: CoupledTVProblem, solver: Solver, init: Any = None) -> Any:
     if init is None:
         return _init(problem, solver)
     given = init.state if isinstance(init, Solution) else init
-    expected = jax.eval_shape(solver.init, problem)
     if not hasattr(given, "chroma") or not hasattr(given, "weights"):
         raise InputError(f"init must be a Solution or a solver's state, got {type(init).__name__}")
-    for name in ("chroma", "weights"):
-        have, want = (jax.tree.map(np.shape, getattr(x, name)) for x in (given, expected))
+
+    def state_and_parts(problem: CoupledTVProblem) -> tuple[Any, ...]:
+        state = solver.init(problem)
+        return state, state.chroma, state.weights
+
+    expected, *parts = jax.eval_shape(state_and_parts, problem)
+    for name, part in zip(("chroma", "weights"), parts, strict=True):
+        have, want = (jax.tree.map(np.shape, x) for x in (getattr(given, name), part))
         if have != want:
             raise InputError(f"init does not fit the problem: its {name} have shapes {have}, expected {want}")
     if type(given) is type(expected):

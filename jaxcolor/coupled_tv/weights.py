@@ -5,15 +5,15 @@ layer, which XLA:CPU compiles to one vectorised pass where a reduction is not on
 the whole array: the derivative of cutting out one layer would be an array of zeros around it, k times.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcolor.coupled_tv.operators import Pair, computed_once
-from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_simplex, threshold_by_newton, threshold_by_sorting
-from jaxcolor.trees import Number, Planes
+from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_threshold, threshold_by_newton, threshold_by_sorting
+from jaxcolor.trees import Number, Plane, Planes, register
 
 
 def split(values: Array) -> Planes:
@@ -37,35 +37,57 @@ def spread(chroma: Pair, weights: Planes, candidates: tuple[Planes, Planes]) -> 
     return _sum_of_products(weights, (u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
 
 
-@jax.custom_jvp
-def descend(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array) -> Planes:
+@dataclass(frozen=True)
+class Projected:
+    """Weights ``w = max(v - θ, 0)``, kept as v, ``vectors`` ``[..., H, k, W]``, and θ, ``threshold`` ``[..., H, W]``.
+
+    Whoever needs w computes it from these: an iteration then writes k + 1 planes and reads v once more for θ, where
+    writing w would mean to compute v twice, from everything that it depends on, or to read and write it once more.
+    """
+
+    vectors: Planes
+    threshold: Plane
+
+    @classmethod
+    def of(cls, weights: Planes) -> "Projected":
+        """Weights that lie on the simplex already."""
+        return cls(weights, jnp.zeros_like(weights[..., 0, :]))
+
+    def weights(self) -> Planes:
+        """w, on the simplex."""
+        return lax.max(self.vectors - self.threshold[..., None, :], jnp.zeros_like(self.vectors))
+
+
+register(Projected, ("vectors", "threshold"))
+
+
+def descend(
+    weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array
+) -> Projected:
     """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``.
 
     ``always`` is a true value unknown at compile time, see :func:`computed_once`. One weight is always 1.
     """
     if weights.shape[-2] == 1:
-        return jnp.ones_like(weights)
-    threshold = computed_once(always, _threshold, weights, chroma, candidates, jnp.asarray(amount, weights.dtype))
-    return lax.max(_moved(weights, chroma, candidates, amount) - threshold[..., None, :], jnp.zeros_like(weights))
-
-
-@descend.defjvp
-def _descend_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Planes, Planes]:
-    weights = descend(*primals)
-    _, slope = jax.jvp(_moved, primals[:-1], tangents[:-1])
-    return weights, along_simplex(weights, slope, axis=-2)
-
-
-def _moved(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number) -> Planes:
+        return Projected.of(jnp.ones_like(weights))
     u, v = (plane[..., None, :] for plane in chroma)
-    return weights - amount * ((u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
+    moved = weights - amount * ((u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
+    return Projected(moved, computed_once(always, _threshold, moved))
 
 
-def _threshold(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number) -> Array:
-    if weights.shape[-2] > SORTED_UP_TO:
-        return threshold_by_newton(_moved(weights, chroma, candidates, amount), axis=-2)
-    layers = zip(*map(_layers, (weights, *candidates)), strict=True)
-    return threshold_by_sorting([_moved(w, chroma, (a, b), amount)[..., 0, :] for w, a, b in layers])
+@jax.custom_jvp
+def _threshold(vectors: Planes) -> Plane:
+    """θ with ``Σ_i max(v_i - θ, 0) = 1``."""
+    if vectors.shape[-2] > SORTED_UP_TO:
+        return threshold_by_newton(vectors, axis=-2)
+    return threshold_by_sorting([layer[..., 0, :] for layer in _layers(vectors)])
+
+
+@_threshold.defjvp
+def _threshold_jvp(primals: tuple[Planes], tangents: tuple[Planes]) -> tuple[Plane, Plane]:
+    (vectors,), (direction,) = primals, tangents
+    threshold = _threshold(vectors)
+    return threshold, along_threshold(vectors > threshold[..., None, :], direction, axis=-2)[..., 0, :]
 
 
 @jax.custom_jvp

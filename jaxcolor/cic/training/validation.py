@@ -100,8 +100,11 @@ def _make_measure(
     """Measures, squared errors instead of their roots, and a sheet of one photo, of variables that estimate p."""
     network, palette = CICNetwork(width), jnp.asarray(ab_bins())
 
+    # The prior is an argument of what is compiled: of a constant XLA would compute the baseline while it compiles.
     @jax.jit
-    def measure(variables: Mapping[str, Any], rgb: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def measure(
+        variables: Mapping[str, Any], prior: jax.Array, class_weights: jax.Array, rgb: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         luminance, ab = luminance_and_targets(rgb)
         with jax.default_matmul_precision("highest"):
             logits = jnp.asarray(network.apply(variables, luminance))
@@ -113,7 +116,7 @@ def _make_measure(
         vivid = jnp.matmul(jax.nn.softmax(rebalanced / ANNEALING_TEMPERATURE), palette, precision="highest")
         return jnp.stack([*entropies, *squares]), sample_sheet(rgb, luminance, vivid)
 
-    return measure
+    return lambda variables, rgb: measure(variables, prior, class_weights, rgb)
 
 
 def _means(measured: Sequence[jax.Array]) -> dict[str, float]:

@@ -50,6 +50,22 @@ def test_gradients_are_finite_on_flat_images(solver):
     assert slopes.weights.shape == (*SHAPE, 2)
 
 
+@pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL], ids=["primal-dual", "inertial"])
+def test_a_pixel_that_has_chosen_can_be_moved(solver):
+    """Weights of 0 lie on the kink of the projection, where a derivative could be lost, or half of it."""
+    luminance, candidates = jnp.full(SHAPE, 50.0), jnp.broadcast_to(jnp.array([[40.0, 0], [0, 40]]), (*SHAPE, 2, 2))
+    direction = jnp.broadcast_to(jnp.array([-1.0, 1.0]), (*SHAPE, 2))
+
+    def moved(amount):
+        weights = jnp.array([1.0, 0.0]) + amount * direction
+        solution = solve(CoupledTVProblem(luminance, candidates, weights), solver, 0)
+        return solution.weights, solution.chroma
+
+    weights, chroma = jax.jvp(moved, (0.0,), (1.0,))[1]
+    np.testing.assert_array_equal(weights, direction)
+    np.testing.assert_allclose(chroma, 40 * direction, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_forward_mode_agrees_with_reverse_mode():
     p = problem(data(SHAPE, 3))

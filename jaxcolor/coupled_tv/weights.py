@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxcolor.coupled_tv.operators import Pair, computed_once
 from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_threshold, threshold_by_newton, threshold_by_sorting
@@ -55,7 +55,10 @@ class Projected:
 
     def weights(self) -> Planes:
         """w, on the simplex."""
-        return lax.max(self.vectors - self.threshold[..., None, :], jnp.zeros_like(self.vectors))
+        above = self.vectors - self.threshold[..., None, :]
+        # Where v = θ derivatives are those of v - θ: weights from outside, with θ = 0, have their own also where they
+        # are 0. So that NaN stays, it is asked what lies below.
+        return jnp.where(above < 0, 0, above)
 
 
 register(Projected, ("vectors", "threshold"))
@@ -87,7 +90,7 @@ def _threshold(vectors: Planes) -> Plane:
 def _threshold_jvp(primals: tuple[Planes], tangents: tuple[Planes]) -> tuple[Plane, Plane]:
     (vectors,), (direction,) = primals, tangents
     threshold = _threshold(vectors)
-    return threshold, along_threshold(vectors > threshold[..., None, :], direction, axis=-2)[..., 0, :]
+    return threshold, along_threshold(vectors >= threshold[..., None, :], direction, axis=-2)[..., 0, :]
 
 
 @jax.custom_jvp

@@ -39,6 +39,8 @@ def kernel(quick: bool = False) -> Iterator[AsyncKernelManager]:
     manager = AsyncKernelManager(kernel_name="python3")
     path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "JAXCOLOR_QUICK": "1" if quick else ""}
+    if quick:  # compilation is most of the time
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # Of a package that looks for widgets of Jupyter.
     environment["PYTHONWARNINGS"] = "ignore:IProgress not found"
     run_sync(manager.start_kernel)(env=environment, cwd=str(FOLDER), extra_arguments=["--log-level=ERROR"])

@@ -1,7 +1,7 @@
 """Settings shared by all tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ settings.register_profile("jaxcolor", deadline=None, max_examples=25, suppress_h
 settings.load_profile("jaxcolor")
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """Leaves XLA's optimisations out: where programs are large, small is what they compute, and speed is not asked."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

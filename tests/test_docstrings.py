@@ -15,6 +15,7 @@ MODULES = [jaxcolor.__name__] + [
 ]
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)

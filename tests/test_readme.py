@@ -27,6 +27,7 @@ def test_command_is_understood(command):
     assert callable(build_parser().parse_args(shlex.split(command)[1:]).run)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program_runs(program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -47,6 +47,7 @@ def one_thread():
         torch.set_num_threads(usual)
 
 
+@pytest.mark.usefixtures("compiled_quickly", "one_thread")
 @pytest.mark.parametrize(
     ("part", "rows"),
     [
@@ -62,7 +63,7 @@ def one_thread():
     ],
 )
 def test_every_part_makes_its_tables_and_options_without_a_name_are_those_of_speed(
-    part, rows, tmp_path, capsys, monkeypatch, one_thread
+    part, rows, tmp_path, capsys, monkeypatch
 ):
     # Programs of an earlier run of the tests will do.
     monkeypatch.setattr(speed, "compiling_anew", nullcontext)

@@ -56,6 +56,8 @@ from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CONFIG = TrainingConfig(width=1 / 32, size=32, batch=8, steps=6, warmup=1, decay=2, learning_rate=0.1)
 
 

@@ -41,7 +41,7 @@ def spread(chroma: Pair, weights: Planes, candidates: tuple[Planes, Planes]) -> 
 class Projected:
     """Weights ``w = max(v - θ, 0)``, kept as v, ``vectors`` ``[..., H, k, W]``, and θ, ``threshold`` ``[..., H, W]``.
 
-    Whoever needs w computes it from these: an iteration then writes k + 1 planes and reads v once more for θ, where
+    A solver that keeps these, and lets whoever needs w compute it, writes k + 1 planes and reads v once more for θ;
     writing w would mean to compute v twice, from everything that it depends on, or to read and write it once more.
     """
 

@@ -56,8 +56,6 @@ from jaxcolor.color.palette import ab_bins, rebalancing_weights
 from jaxcolor.errors import InputError
 from tests.reference import cic as reference
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CONFIG = TrainingConfig(width=1 / 32, size=32, batch=8, steps=6, warmup=1, decay=2, learning_rate=0.1)
 
 
@@ -350,9 +348,11 @@ def test_a_retouched_photo_has_one_tone_curve_and_one_sharpness(seed: int, heigh
     exponent = np.log(flat.flat[0] / 100) / np.log(0.5)
     assert TONE[0] <= np.log(exponent) <= TONE[1]
     curved = 100 * (photo[0, ..., 0].astype(np.float64) / 100) ** exponent
-    beyond = np.pad(curved, 1, "edge")
     detail = np.array(
-        [[curved[i, j] - beyond[i : i + 3, j : j + 3].mean() for j in range(width)] for i in range(height)]
+        [
+            [curved[i, j] - curved[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean() for j in range(width)]
+            for i in range(height)
+        ]
     )
     difference = got[0, ..., 0] - curved
     clearest = np.abs(detail).argmax()
@@ -431,7 +431,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     through = train(CONFIG, photos, photos, tmp_path / "through", validate_every=1, devices=1)
     rows = read_log(tmp_path / "through")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert rows[-1]["loss"] < 0.95 * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     samples = sorted((tmp_path / "through" / "samples").iterdir())
     assert [path.name for path in samples] == [f"{step:07d}.png" for step in range(1, 7)]

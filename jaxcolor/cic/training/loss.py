@@ -48,7 +48,7 @@ def retouched(luminance: jax.Array, key: jax.Array) -> jax.Array:
         for k, (low, high) in zip(jax.random.split(key), (TONE, SHARPENING), strict=True)
     )
     curved = 100 * jnp.clip(luminance / 100, 0, 1) ** jnp.exp(tone)
-    smooth = nn.avg_pool(jnp.pad(curved, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge"), (3, 3))
+    smooth = nn.avg_pool(curved, (3, 3), padding="SAME", count_include_pad=False)
     return jnp.clip(curved + sharpening * (curved - smooth), 0, 100)
 
 

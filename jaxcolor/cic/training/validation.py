@@ -1,6 +1,7 @@
 """How good a network in training is on photos held out, and the averaged weights that are measured and kept."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -103,7 +104,7 @@ def _make_measure(
     # The prior is an argument of what is compiled: of a constant XLA would compute the baseline while it compiles.
     @jax.jit
     def measure(
-        variables: Mapping[str, Any], prior: jax.Array, class_weights: jax.Array, rgb: jax.Array
+        variables: Mapping[str, Any], rgb: jax.Array, prior: jax.Array, class_weights: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         luminance, ab = luminance_and_targets(rgb)
         with jax.default_matmul_precision("highest"):
@@ -116,7 +117,7 @@ def _make_measure(
         vivid = jnp.matmul(jax.nn.softmax(rebalanced / ANNEALING_TEMPERATURE), palette, precision="highest")
         return jnp.stack([*entropies, *squares]), sample_sheet(rgb, luminance, vivid)
 
-    return lambda variables, rgb: measure(variables, prior, class_weights, rgb)
+    return partial(measure, prior=prior, class_weights=class_weights)
 
 
 def _means(measured: Sequence[jax.Array]) -> dict[str, float]:

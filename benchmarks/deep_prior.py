@@ -33,10 +33,11 @@ from .truth import photo, photo_files
 PARTS = ("step", "curve", "colors")
 PEERS = ("cic", "coupled-tv")
 COMPARED = ("away_from_edges", "alignment", "edge_width", "band_delta_e", "saturation")
-FAST = PRESETS["fast"]
+PAPER, FAST = PRESETS["paper"], PRESETS["fast"]
 VARIATION, SMOOTHING = FAST.objective.variation, FAST.objective.smoothing
-# The preset "fast" with one choice changed each: what its numbers were chosen among.
+# Presets with one choice changed each: what the numbers of "fast" were chosen among.
 VARIANTS = PRESETS | {
+    "paper, 16 channels": replace(PAPER, network=replace(PAPER.network, channels=16)),
     "fast, from the mean": replace(FAST, start="mean"),
     "fast, assigned": replace(FAST, assign_from=40, assign_every=20),
     "fast, from the mean, assigned": replace(FAST, start="mean", assign_from=40, assign_every=20),

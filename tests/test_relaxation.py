@@ -36,19 +36,23 @@ def test_none_is_the_published_iteration_to_the_bit() -> None:
 @given(st.integers(0, 2**16), st.floats(0.005, 0.01), st.floats(20, 400))
 @settings(max_examples=8)
 def test_the_same_energy_is_reached_sooner(seed: int, fidelity: float, coupling: float) -> None:
-    """Of convex problems 40 relaxed steps come nearer to the optimum than 60 others; of a few, though not of each."""
+    """Of eight convex problems together 40 relaxed steps leave less energy above the optima than 60 others.
 
-    def above_the_optimum(seed: int) -> list[float]:
-        p = problem(data((12, 15), seed=seed, fidelity=fidelity, coupling=coupling), np.float64)
-        best, fast, slow = (
-            float(solve(p, PrimalDual(weight_step=0.0, relaxation=relaxation), steps).energies[-1])
-            for relaxation, steps in ((1.0, 3000), (1.9, 40), (1.0, 60))
-        )
-        return [fast / best - 1, slow / best - 1]
-
+    Of one alone that need not be so: what both leave last goes away equally slowly. (Seed 287, λ = 0.01, γ = 20: 100
+    relaxed steps leave 1.4 % more than 150 others.)
+    """
+    above = []
     with float64():
-        fast, slow = np.sum([above_the_optimum(seed + i) for i in range(8)], axis=0)
-    assert 0 < fast < slow
+        for i in range(8):
+            p = problem(data((12, 15), seed=seed + i, fidelity=fidelity, coupling=coupling), np.float64)
+            best, fast, slow = (
+                solve(p, PrimalDual(weight_step=0.0, relaxation=relaxation), steps).energies
+                for relaxation, steps in ((1.0, 3000), (1.9, 40), (1.0, 60))
+            )
+            assert fast[-1] < fast[0]
+            above.append([float(energies[-1] / best[-1]) - 1 for energies in (fast, slow)])
+    of_fast, of_slow = np.sum(above, axis=0)
+    assert 0 < of_fast < of_slow
 
 
 @pytest.mark.parametrize("relaxation", [0.0, 2.0, -1.0, np.nan])

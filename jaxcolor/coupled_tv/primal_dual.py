@@ -72,9 +72,9 @@ class PrimalDual:
         weight_step: ρ ≥ 0; 0 keeps the weights. It decides the result: a small one keeps the dominant colors of the
             distribution, a large one snaps to the candidate nearest to the mean.
         relaxation: r in (0, 2), how far p and u go along each step; 1 is the published iteration. For fixed weights it
-            converges for any (He and Yuan 2012; Condat 2013, algorithm 3.1). Where λ is small a large one reaches the same
-            energy in fewer steps; where few steps suffice, a small duality gap takes it more (README, "Speed"). It does
-            not move the weights faster, so that a number of steps means the same.
+            converges for any (He and Yuan 2012; Condat 2013, algorithm 3.1). Where λ is small a large one reaches the
+            same energy in fewer steps; where few steps suffice, a small duality gap takes it more (README, "Speed").
+            It does not move the weights faster, so that a number of steps means the same.
         smoothing: ε ≥ 0 in Lab units per pixel; 0 is the total variation itself.
 
     Raises:

@@ -28,7 +28,7 @@ def compiled_quickly() -> Iterator[None]:
     """Leaves XLA's optimisations out: where programs are large, small is what they compute, and speed is not asked."""
     import jax
 
-    usual = jax.config.jax_disable_most_optimizations
+    usual = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", usual)

@@ -30,13 +30,47 @@ def brute_force(v):
     return min(feasible, key=lambda w: np.sum((w - v) ** 2))
 
 
-@pytest.mark.parametrize("size", range(1, SORTED_UP_TO + 1))
-def test_network_sorts_every_zero_one_vector(size):
-    # By the zero-one principle this proves that it sorts everything.
+def compared(vectors, comparators):
+    entries = list(vectors.T)
+    for i, j in comparators:
+        entries[i], entries[j] = np.maximum(entries[i], entries[j]), np.minimum(entries[i], entries[j])
+    return np.stack(entries, axis=1)
+
+
+def sorts_every_zero_one_vector(size, comparators):
+    # By the zero-one principle it then sorts everything.
     bits = (np.arange(2**size)[:, None] >> np.arange(size)) & 1
-    for i, j in _sorting_network(size):
-        bits[:, i], bits[:, j] = np.maximum(bits[:, i], bits[:, j]), np.minimum(bits[:, i], bits[:, j])
-    assert (np.diff(bits, axis=1) <= 0).all()
+    return (np.diff(compared(bits, comparators), axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("size", range(1, 17))
+def test_network_sorts_every_zero_one_vector(size):
+    assert sorts_every_zero_one_vector(size, _sorting_network(size))
+
+
+@pytest.mark.parametrize("size", range(17, SORTED_UP_TO + 1))
+def test_larger_network_sorts_both_parts_and_then_merges_all_that_they_can_be(size):
+    # 2^32 vectors are too many, but of a sorted vector of zeros and ones only the number of ones is free.
+    network = _sorting_network(size)
+    merging = next(n for n, (i, j) in enumerate(network) if i < 16 <= j)
+    assert sorts_every_zero_one_vector(16, [pair for pair in network[:merging] if pair[1] < 16])
+    assert sorts_every_zero_one_vector(size - 16, [(i - 16, j - 16) for i, j in network[:merging] if i >= 16])
+    ones = np.array(list(itertools.product(range(17), range(size - 15))))
+    parts = [(np.arange(length) < ones[:, [n]]).astype(int) for n, length in enumerate((16, size - 16))]
+    assert (np.diff(compared(np.hstack(parts), network[merging:]), axis=1) <= 0).all()
+
+
+@given(st.integers(17, SORTED_UP_TO), st.integers(0, 2**32 - 1))
+def test_larger_network_sorts_random_vectors(size, seed):
+    vectors = np.random.default_rng(seed).normal(size=(20, size))
+    np.testing.assert_array_equal(compared(vectors, _sorting_network(size)), -np.sort(-vectors))
+
+
+@pytest.mark.parametrize("count", [3, 10, SORTED_UP_TO])
+def test_nan_anywhere_reaches_every_weight(count):
+    v = np.random.default_rng(count).normal(0, 1, (count, count)).astype(np.float32)
+    v[np.arange(count), np.arange(count)] = np.nan
+    assert np.isnan(project_rows(v)).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])

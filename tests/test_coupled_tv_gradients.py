@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcolor.coupled_tv import CoupledTVProblem, InertialForwardBackward, PrimalDual, solve
+from jaxcolor.coupled_tv.simplex import SORTED_UP_TO
 from tests.coupled_tv_data import data, float64, problem
 
 PRIMAL_DUAL = PrimalDual(dual_step=0.05, primal_step=2.5, weight_step=0.02)
@@ -18,7 +19,7 @@ def loss(arguments, solver, probe, steps=12):
     return (solution.chroma * probe).sum() + 10 * (solution.weights[..., 0] * probe[..., 0]).sum()
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(SORTED_UP_TO + 1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL], ids=["primal-dual", "inertial"])
 def test_gradients_agree_with_finite_differences(solver, count):
     d = data(SHAPE, count)

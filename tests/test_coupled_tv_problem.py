@@ -9,6 +9,7 @@ import pytest
 
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.coupled_tv import CoupledTVProblem, InertialForwardBackward, PrimalDual, solve
+from jaxcolor.coupled_tv.simplex import SORTED_UP_TO
 from jaxcolor.errors import InputError
 from tests.coupled_tv_data import COUNT, SHAPE, data, float64, problem
 from tests.reference import coupled_tv as reference
@@ -25,7 +26,7 @@ def test_energy_agrees_with_reference(smoothing):
 
 
 def test_arrays_come_back():
-    for count in (COUNT, 20):
+    for count in (COUNT, SORTED_UP_TO + 1):
         d = data(count=count)
         p = problem(d)
         np.testing.assert_array_equal(p.candidates, d.candidates)

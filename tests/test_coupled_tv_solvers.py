@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxcolor.color.gamut import project_yuv
 from jaxcolor.coupled_tv import InertialForwardBackward, PrimalDual, solve
+from jaxcolor.coupled_tv.simplex import SORTED_UP_TO
 from jaxcolor.errors import InputError
 from tests.coupled_tv_data import COUNT, SHAPE, data, float64, problem
 from tests.reference import coupled_tv as reference
@@ -39,7 +40,7 @@ def test_float32_agrees_with_reference(solver, steps):
 
 
 @pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL], ids=["primal-dual", "inertial"])
-@pytest.mark.parametrize("count", [COUNT, 20])
+@pytest.mark.parametrize("count", [COUNT, SORTED_UP_TO + 1])
 def test_float64_agrees_with_reference(solver, count):
     d = data(count=count)
     with float64():
@@ -153,7 +154,7 @@ def test_shifting_all_colors_shifts_the_result(a, b):
     np.testing.assert_allclose(solution.chroma + np.array([a, b]), other.chroma, atol=2e-3)
 
 
-@pytest.mark.parametrize("count", [COUNT, 20])
+@pytest.mark.parametrize("count", [COUNT, SORTED_UP_TO + 1])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_step_keeps_every_shape_and_dtype(count, dtype):
     with float64():

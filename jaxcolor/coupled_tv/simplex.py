@@ -81,7 +81,7 @@ def threshold_by_sorting(entries: Sequence[Array]) -> Array:
 
 
 def _maximum(x: Array, y: Array) -> Array:
-    """x where x > y, else y: one instruction (x86) where ``lax.max`` takes three, two of them for the NaN of either side.
+    """x where x > y, else y: one x86 instruction where ``lax.max`` takes three, two of them for NaN.
 
     Of a NaN and a number the second is taken; with :func:`_minimum`, which takes the first, none of two is lost.
     """

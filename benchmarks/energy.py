@@ -20,7 +20,7 @@ import jaxcolor.coupled_tv as ctv
 
 from .optimality import dual_energy, energy, residuals
 from .solver import RHO, SIGMA, TAU, convex_problem, problem_of
-from .timing import Table, Timing
+from .timing import Table, Timing, measure_in_turns
 
 GAPS, FRACTIONS = (1e-3, 1e-4), (0.1, 0.01)
 REPETITIONS = 5
@@ -45,8 +45,12 @@ class Way(NamedTuple):
 
 @dataclass
 class Course:
-    """What a solver passes through: steps, and after them the point, its value and the seconds of every repetition."""
+    """What a solver passes through: steps, and after them the point, its value and the seconds of every repetition.
 
+    The seconds are of runs that stop at every one of these steps, so they are more than :meth:`arrive` takes.
+    """
+
+    way: Way
     steps: list[int] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -55,6 +59,10 @@ class Course:
     def arrival(self, target: float) -> int | None:
         """Where the value is first at most ``target``; None if it never is."""
         return next((i for i, value in enumerate(self.values) if value <= target), None)
+
+    def arrive(self, at: int) -> None:
+        """The solver alone, from its start to there, in one run."""
+        self.way.advance(self.way.begin(), self.steps[at])
 
     def curve(self) -> list[tuple[float, float]]:
         """(median seconds, value)."""
@@ -82,7 +90,7 @@ def follow(way: Way, longest: int, value: Callable[[Point], float], enough: floa
     Values are computed in a first run, which also compiles and is not timed; the runs that are timed take the same
     steps and stop to look at the clock only.
     """
-    course, state, done = Course(), way.begin(), 0
+    course, state, done = Course(way), way.begin(), 0
     for steps in grid(longest, growth):
         state, done = way.advance(state, steps - done), steps
         course.steps.append(steps)
@@ -107,20 +115,20 @@ def _timed(way: Way, steps: Sequence[int]) -> list[float]:
 
 def arrivals(courses: dict[str, Course], target: float) -> tuple[dict[str, Timing], dict[str, Point], list[str]]:
     """Seconds to the target and the point there by name, and a note for everyone who did not get there."""
-    rows, points, notes = {}, {}, []
+    runs, points, notes = {}, {}, []
     for name, course in courses.items():
         if (at := course.arrival(target)) is not None:
-            rows[name], points[name] = Timing.of(course.times[at]), course.points[at]
+            runs[name], points[name] = partial(course.arrive, at), course.points[at]
         else:
             took = Timing.of(course.times[-1]).median
             notes.append(f"{name} came to {min(course.values):.1e} in {course.steps[-1]} steps, {1e3 * took:.0f} ms")
-    return rows, points, notes
+    return measure_in_turns(runs, REPETITIONS), points, notes
 
 
 def ours(problem: ctv.CoupledTVProblem, solver: Any) -> Way:
     """A solver of jaxcolor; any number of steps is one program."""
     start = jax.block_until_ready(ctv.solve(problem, solver, 0).state)
-    steps = partial(_advance, problem, jax.tree.map(lambda x: np.asarray(x, np.float32), solver))
+    steps = partial(_advance, problem, jax.tree.map(lambda x: np.asarray(x, np.float32), solver.specialised()))
 
     def look(state: Any) -> Point:
         solution = np.stack(state.chroma, -1), np.swapaxes(np.asarray(state.weights), -1, -2)

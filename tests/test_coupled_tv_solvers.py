@@ -1,5 +1,7 @@
 """Both solvers against the float64 reference, and what must hold for every problem."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,8 +87,50 @@ def test_both_solvers_reach_one_energy_with_fixed_weights():
     np.testing.assert_allclose(primal_dual.chroma, inertial.chroma, atol=0.02)
 
 
+FIXED_OF_EACH = [FIXED, InertialForwardBackward(smoothing=0.5, inertia=0.9, weight_step=0.0)]
+
+
+@pytest.mark.parametrize("solver", FIXED_OF_EACH, ids=["primal-dual", "inertial"])
+def test_fixed_weights_agree_with_reference(solver):
+    d = data()
+    with float64():
+        solution = solve(problem(d, np.float64), solver, 100)
+        u, _ = expected(d, solver, 100)
+        np.testing.assert_allclose(solution.chroma, u, atol=1e-8)
+        np.testing.assert_array_equal(solution.weights, d.weights)
+
+
+@pytest.mark.parametrize("solver", FIXED_OF_EACH, ids=["primal-dual", "inertial"])
+def test_a_weight_step_of_zero_need_not_be_known(solver):
+    p, moved = problem(data()), solve(problem(data()), dataclasses.replace(solver, weight_step=0.05), 20)
+
+    @jax.jit
+    def ended(weight_step):
+        return solve(p, dataclasses.replace(solver, weight_step=weight_step), 20, init=moved)
+
+    for name, unknown, known in zip(
+        ("chroma", "weights"),
+        *[(s.chroma, s.weights) for s in (ended(0.0), solve(p, solver, 20, init=moved))],
+        strict=True,
+    ):
+        np.testing.assert_allclose(known, unknown, atol=2e-4, err_msg=name)
+    np.testing.assert_array_equal(solve(p, solver, 20, init=moved).weights, moved.weights)
+
+
+@pytest.mark.parametrize("solver", FIXED_OF_EACH, ids=["primal-dual", "inertial"])
+def test_a_weight_step_of_zero_has_a_derivative(solver):
+    def chroma(weight_step):
+        return solve(p, dataclasses.replace(solver, weight_step=weight_step), 8).chroma
+
+    with float64():
+        p, step = problem(data(), np.float64), 1e-9
+        slope = jax.jacfwd(chroma)(0.0)
+        assert np.abs(slope).max() > 1
+        np.testing.assert_allclose(slope, (chroma(step) - chroma(0.0)) / step, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("inertia", [0.0, 0.95])
-@pytest.mark.parametrize("rho", [0.0, 1e-3, 1.0])
+@pytest.mark.parametrize("rho", [0.0, None, 1e-3, 1.0])
 def test_lyapunov_decreases(inertia, rho):
     solver = InertialForwardBackward(0.5, inertia, 0.5, rho)
     with float64():

@@ -374,7 +374,10 @@ def test_a_solver_is_followed_until_its_value_is_enough(monkeypatch):
     assert all(len(times) == energy.REPETITIONS for times in course.times)
     assert [value for _, value in course.curve()] == course.values
     rows, points, notes = energy.arrivals({"soon": course, "never": energy.follow(way, 8, lambda _: 1.0, 0.0)}, 0.15)
-    assert rows == {"soon": Timing.of(course.times[2])}
+    assert list(rows) == ["soon"]
+    assert rows["soon"].repetitions == energy.REPETITIONS
+    # Every run in one go, and before each one that does not count.
+    assert taken[-2 * energy.REPETITIONS :] == [7] * (2 * energy.REPETITIONS)
     assert points["soon"].chroma == 7
     assert notes[0].startswith("never came to 1.0e+00 in 8 steps")
 

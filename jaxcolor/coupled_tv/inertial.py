@@ -19,7 +19,7 @@ from jaxcolor.coupled_tv.operators import (
     total,
 )
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
-from jaxcolor.coupled_tv.weights import descend, weighted_mean
+from jaxcolor.coupled_tv.weights import descend, weighted_mean, with_weights_kept
 from jaxcolor.trees import Number, Planes, register
 
 
@@ -60,7 +60,7 @@ class InertialForwardBackward:
         smoothing: ε > 0, in Lab units per pixel.
         inertia: α in [0, 1].
         weight_inertia: β in [0, 1); it changes which critical point is reached.
-        weight_step: ρ ≥ 0, as in :class:`PrimalDual`; 0 keeps the weights.
+        weight_step: ρ ≥ 0, or None, as in :class:`PrimalDual`; 0 and None keep the weights.
 
     Raises :class:`InputError` for numbers outside their range. Numbers are pytree leaves. ``solve`` with k = 10 in
     float32 takes 332 bytes a pixel in all on XLA:CPU. The defaults of ε, α and β were not tuned; ρ is that of
@@ -70,13 +70,18 @@ class InertialForwardBackward:
     smoothing: Number = 0.5
     inertia: Number = 0.9
     weight_inertia: Number = 0.0
-    weight_step: Number = 1.8e-4
+    weight_step: Number | None = 1.8e-4
 
     def __post_init__(self) -> None:
         check_step("smoothing", self.smoothing, above=0)
         check_step("inertia", self.inertia, below=1 + 1e-6)
         check_step("weight_inertia", self.weight_inertia, below=1)
-        check_step("weight_step", self.weight_step)
+        if self.weight_step is not None:
+            check_step("weight_step", self.weight_step)
+
+    def specialised(self) -> "InertialForwardBackward":
+        """What :func:`~jaxcolor.coupled_tv.solve.solve` compiles: see ``weight_step``."""
+        return with_weights_kept(self)
 
     def init(self, problem: CoupledTVProblem, start: Any = None) -> InertialState:
         """The state before the first step, at rest: from the problem's weights, or from a state of any solver."""
@@ -95,13 +100,18 @@ class InertialForwardBackward:
         ahead = tuple(u + self.inertia * (u - old) for u, old in zip(state.chroma, state.previous_chroma, strict=True))
         slopes = _total_variation_gradient(ahead, strength, problem.extent, always)  # type: ignore[arg-type]
         local = metric(strength, problem.extent)
-        mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
-        new = problem.project(
-            tuple(
-                (local * v - slope + fidelity * m) / (local + fidelity)
-                for v, slope, m in zip(ahead, slopes, mean, strict=True)
-            )
+        if self.weight_step is None:
+            # The same at every step, and outside a conditional, from where XLA takes it out of the loop.
+            mean = weighted_mean(state.weights, problem.candidate_planes)
+        else:
+            mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
+        moved = (
+            (local * v - slope + fidelity * m) / (local + fidelity)
+            for v, slope, m in zip(ahead, slopes, mean, strict=True)
         )
+        new = problem.project(tuple(moved))  # type: ignore[arg-type]
+        if self.weight_step is None:
+            return InertialState(new, state.chroma, state.weights, state.weights)
         extrapolated = state.weights + self.weight_inertia * (state.weights - state.previous_weights)
         amount = self.weight_step * (fidelity / 2)
         weights = descend(extrapolated, new, problem.candidate_planes, amount, always).weights()
@@ -123,7 +133,7 @@ class InertialForwardBackward:
         image = inside(problem.shape, problem.extent)
         kinetic = total(jnp.where(image, factor * ((u - u_old) ** 2 + (v - v_old) ** 2), 0))
         moved = total(jnp.where(image, jnp.square(state.weights - state.previous_weights).sum(-2), 0))
-        step = jnp.asarray(self.weight_step, moved.dtype)
+        step = jnp.asarray(0 if self.weight_step is None else self.weight_step, moved.dtype)
         return (
             self.energy(problem, state) + kinetic + jnp.where(step > 0, moved / (2 * jnp.where(step > 0, step, 1)), 0)
         )

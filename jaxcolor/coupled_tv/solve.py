@@ -1,7 +1,7 @@
 """The loops: one compiled call, or a host loop over compiled chunks, over the same step of any solver.
 
 A solver has ``init(problem, start)``, ``step(problem, state)``, ``energy(problem, state)`` and ``change(state)``; its
-state has ``chroma`` and ``weights``.
+state has ``chroma`` and ``weights``. It may have ``specialised()``, which returns the solver that is compiled.
 """
 
 import math
@@ -70,7 +70,7 @@ def solve(
     ((4, 4, 2), 3, 'all steps were taken')
     """
     _check_counts(steps, record_every)
-    solver = _in_dtype(solver, problem.luminance.dtype)
+    solver = _prepared(solver, problem.luminance.dtype)
     given = None if init is None else start(problem, solver, init)
     return _solve(problem, solver, given, stop, steps, record_every)
 
@@ -123,7 +123,7 @@ def solve_in_chunks(
     """
     _check_counts(steps, chunk)
     began = time.monotonic()
-    solver = _in_dtype(solver, problem.luminance.dtype)
+    solver = _prepared(solver, problem.luminance.dtype)
     # A copy, because chunks are donated and the caller may hold the arrays of init and of the problem.
     state = jax.tree.map(jnp.copy, start(problem, solver, init))
     energies = [_energy(problem, solver, state)]
@@ -157,9 +157,13 @@ def _check_counts(steps: int, record_every: int | None) -> None:
         check_count("the number of steps between records", record_every, 1)
 
 
-def _in_dtype(numbers: Any, dtype: Any) -> Any:
-    """A solver's numbers as arrays of one dtype: 0.1, np.float32(0.1) and jnp.array(0.1) share one program."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), numbers)
+def _prepared(solver: Solver, dtype: Any) -> Any:
+    """A solver's numbers as arrays of one dtype: 0.1, np.float32(0.1) and jnp.array(0.1) share one program.
+
+    What is part of the program all the same, the solver's ``specialised`` says.
+    """
+    specialised = getattr(solver, "specialised", lambda: solver)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), specialised())
 
 
 @jax.jit

@@ -5,7 +5,8 @@ layer, which XLA:CPU compiles to one vectorised pass where a reduction is not on
 the whole array: the derivative of cutting out one layer would be an array of zeros around it, k times.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax import Array
 
 from jaxcolor.coupled_tv.operators import Pair, computed_once
 from jaxcolor.coupled_tv.simplex import SORTED_UP_TO, along_threshold, threshold_by_newton, threshold_by_sorting
-from jaxcolor.trees import Number, Plane, Planes, register
+from jaxcolor.trees import Number, Plane, Planes, is_number, register
 
 
 def split(values: Array) -> Planes:
@@ -76,6 +77,12 @@ def descend(
     u, v = (plane[..., None, :] for plane in chroma)
     moved = weights - amount * ((u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
     return Projected(moved, computed_once(always, _threshold, moved))
+
+
+def with_weights_kept(solver: Any) -> Any:
+    """The same solver, whose ``weight_step`` is None if it is known to be 0, so that no step looks at a candidate."""
+    step = solver.weight_step
+    return replace(solver, weight_step=None) if is_number(step) and float(step) == 0 else solver
 
 
 @jax.custom_jvp

@@ -9,9 +9,9 @@ import psutil
 
 from jaxcolor.errors import InputError
 
-# Resident memory of whole colorizations on CPU, jax 0.10.2: 82 bytes a pixel for "cic", 98 + 31 k for "coupled-tv" with
-# k candidates, above 430 MB for the program itself; 10.2 GB for 6000×4000 with k = 10. The rest is a margin of a fifth,
-# which also covers the padding of photos to shared sizes. tests/test_memory.py measures it again.
+# Resident memory of whole colorizations on CPU, jax 0.10.2: 82 bytes a pixel for "cic", for "coupled-tv" at full size
+# with 2, 10 and 32 candidates 149, 346 and 1027, so at most 90 + 30 k, above 430 MB for the program itself. The rest is
+# a margin, which also covers the padding of photos to shared sizes. tests/test_memory.py measures it again.
 _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000

@@ -105,7 +105,7 @@ def _coupled_tv(
         if steps == 0 and solution is not None:
             continue
         tell = _teller(progress, before, total + leading)
-        solution = solve_in_chunks(problem, solver, steps=steps, init=solution, progress=tell)
+        solution = solve_in_chunks(problem, solver, steps=steps, init=solution, progress=tell, donate=True)
         reports.append(solver_report(solver, solution))
         before += steps
     assert solution is not None

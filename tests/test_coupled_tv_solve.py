@@ -87,6 +87,23 @@ def test_continuing_is_exact(solver):
     half = solve(p, solver, 20)
     same(solve(p, solver, 20, init=half), _with(whole, 20))
     same(solve_in_chunks(p, solver, 20, init=half.state), _with(whole, 20))
+    kept = jax.tree.map(np.array, half)
+    same(solve_in_chunks(p, solver, 20, init=half, donate=True), _with(whole, 20))
+    assert all(array.is_deleted() for array in jax.tree.leaves(half.state))
+    # What the state shares with nobody only: the problem and the rest of the solution are as they were.
+    same(solve_in_chunks(p, solver, 20, init=kept), _with(whole, 20))
+    np.testing.assert_array_equal(half.energies, kept.energies)
+
+
+@BOTH
+def test_the_state_of_another_solver_can_be_given_up(solver):
+    other = INERTIAL if solver is PRIMAL_DUAL else PRIMAL_DUAL
+    p = problem(data())
+    first = solve_in_chunks(p, other, 0)
+    kept = solve_in_chunks(p, solver, 20, init=first)
+    same(solve_in_chunks(p, solver, 20, init=first, donate=True), kept)
+    assert all(array.is_deleted() for array in jax.tree.leaves(first.state))
+    same(solve_in_chunks(p, solver, 20), kept)
 
 
 def _with(solution, steps):

@@ -106,17 +106,19 @@ def solve_in_chunks(
     chunk: int = 25,
     progress: Callable[[int, float], None] | None = None,
     time_limit: float | None = None,
+    donate: bool = False,
 ) -> Solution:
     """:func:`solve` as a host loop over compiled chunks: progress, a time limit, and Ctrl-C that keeps the result.
 
     Arrays, steps and status are those of ``solve(..., record_every=chunk)``, but that no chunk follows one after which
     values are infinite or NaN; ``energies`` ends with the last chunk taken. Compiled once for any number of steps. Each
-    chunk works in place in the buffers of the last; the caller's arrays are never touched.
+    chunk works in place in the buffers of the last; the caller's arrays are never touched, unless donated.
 
     Args:
         chunk: steps between two looks at the clock.
         progress: called as ``progress(steps so far, energy)`` after every chunk.
         time_limit: seconds; a chunk is begun only before it. None: no limit.
+        donate: give up the state of ``init``, whose memory is free then while the solver runs. Its arrays are deleted.
 
     On Ctrl-C the running chunk is finished and the state returned with ``Status.INTERRUPTED``; a second Ctrl-C
     raises ``KeyboardInterrupt`` at once. So does a ``KeyboardInterrupt`` that ``progress`` raises end the solve.
@@ -126,6 +128,9 @@ def solve_in_chunks(
     solver = _prepared(solver, problem.luminance.dtype)
     # A copy, because chunks are donated and the caller may hold the arrays of init and of the problem.
     state = jax.tree.map(jnp.copy, start(problem, solver, init))
+    if donate:
+        for array in jax.tree.leaves(init.state if isinstance(init, Solution) else init):
+            array.delete()
     energies = [_energy(problem, solver, state)]
     count, status, done = jnp.int32(0), jnp.int32(_RUNNING), 0
     ended = Status.OUT_OF_STEPS

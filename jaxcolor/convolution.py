@@ -29,6 +29,8 @@ from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
 _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
+# With so many on both sides it is worth it to turn the changes around in memory: a tenth of the weight gradient.
+_CHANNELS_FOR_TURNING = 64
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
 _PIXELS_AT_ONCE = 1024
 # Winograd's way needs channels enough to make its products worth its sums, and an image that stays in the cache. Its
@@ -79,7 +81,7 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _plain(
     x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding, precision: str | None = None
 ) -> jax.Array:
-    if kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding)):
+    if _is_product(kernel, stride, padding):
         return jnp.matmul(x, kernel[0, 0], precision=precision)
     return lax.conv_general_dilated(
         x,
@@ -90,6 +92,10 @@ def _plain(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
     )
+
+
+def _is_product(kernel: jax.Array, stride: int, padding: Padding) -> bool:
+    return kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding))
 
 
 def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
@@ -158,7 +164,8 @@ def _convolve_jvp(
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
     # In half precision its sums over blocks of rows lose too much.
-    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS and x.dtype.itemsize >= 4:
+    wide = min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS
+    if wide and x.dtype.itemsize >= 4 and not _is_product(kernel, stride, padding):
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
@@ -189,7 +196,8 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     # Nothing is kept for the transposition but the image itself: neighborhoods would be as many times as large as taps.
     # The kernel is handed from block to block because jax before 0.10 cannot transpose a loop in a
     # ``platform_dependent`` that closes over what is linear. It lies with the outputs first, so that the transposed
-    # product turns the changes around and not the neighborhoods, which are many times as large.
+    # product turns the changes around and not the neighborhoods, which are many times as large. The barrier has them
+    # turned in memory, for which the product is by XLA's fast library; else it would take them as they lie, by another.
     @jax.checkpoint
     def convolved(kernel: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         corner = (number // blocks, number % blocks * (block * stride), 0, 0)
@@ -200,7 +208,10 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
             for j in range(0, beside + 1, dilation)
         ]
         lines = jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1)
-        return kernel, lax.dot_general(lines, kernel, (((1,), (1,)), ((), ())))
+        turned = lax.dot_general(kernel, lines, (((1,), (1,)), ((), ())))
+        if min(channels, outputs) >= _CHANNELS_FOR_TURNING:
+            turned = lax.optimization_barrier(turned)
+        return kernel, turned.T
 
     _, result = lax.scan(convolved, kernel.reshape(-1, outputs).T, jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]

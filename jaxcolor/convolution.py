@@ -163,9 +163,10 @@ def _convolve_jvp(
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
+    if _is_product(kernel, stride, padding) and kernel.shape[3] <= _CHANNELS_FOR_SUMS:
+        along_image = partial(lax.platform_dependent, cpu=_output_by_output, default=plain)
     # In half precision its sums over blocks of rows lose too much.
-    wide = min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS
-    if wide and x.dtype.itemsize >= 4 and not _is_product(kernel, stride, padding):
+    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS and x.dtype.itemsize >= 4:
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
@@ -188,7 +189,8 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     taps_down, taps_across, _, outputs = kernel.shape
     below, beside = dilation * (taps_down - 1), dilation * (taps_across - 1)
     rows, columns = (height - below - 1) // stride + 1, (width - beside - 1) // stride + 1
-    block = min(rows, max(1, _PIXELS_AT_ONCE // columns))
+    gathered = taps_down * taps_across > 1
+    block = min(rows, max(1, _PIXELS_AT_ONCE // columns)) if gathered else rows
     blocks = -(-rows // block)
     seen = stride * (block - 1) + 1, stride * (columns - 1) + 1
     x = jnp.pad(x, ((0, 0), (0, max(0, (blocks * block - 1) * stride + 1 + below - height)), (0, 0), (0, 0)))
@@ -209,12 +211,19 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
         ]
         lines = jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1)
         turned = lax.dot_general(kernel, lines, (((1,), (1,)), ((), ())))
-        if min(channels, outputs) >= _CHANNELS_FOR_TURNING:
+        if gathered and min(channels, outputs) >= _CHANNELS_FOR_TURNING:
             turned = lax.optimization_barrier(turned)
         return kernel, turned.T
 
     _, result = lax.scan(convolved, kernel.reshape(-1, outputs).T, jnp.arange(images * blocks))
     return result.reshape(images, blocks * block, columns, outputs)[:, :rows]
+
+
+def _output_by_output(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution of one pixel to few outputs, in a form whose transpose in the image is a sum over outputs."""
+    # The barrier has every output's weights side by side.
+    lines = lax.optimization_barrier(kernel[0, 0].T)
+    return jnp.stack([(x * line).sum(-1) for line in lines], -1)
 
 
 def _over_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:

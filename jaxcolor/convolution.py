@@ -4,7 +4,7 @@ XLA compiles convolutions well for GPU and TPU. On CPU (jax 0.10) some kinds run
 others: of very few channels, without any padding, of 1x1 pixel, and most derivatives. Here
 
 * one of very few channels is a plain sum over taps;
-* one without padding is made with a row of it, and the row is dropped;
+* one without padding is made with a row of it, one with small kernels with a row more, and the row is dropped;
 * one of 1x1 pixel is a matrix product;
 * one of 3x3 pixels and many channels is Winograd's: see :mod:`jaxcolor.winograd`;
 * the *tangent* is written in a form whose transpose is fast: in the kernel as matrix products of pixels' neighborhoods,
@@ -29,6 +29,9 @@ from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
 _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
+# Products of both channels for which XLA's library runs on one core where padding keeps the size; below them a row more
+# gains nothing, above it runs on all.
+_SIZES_ON_ONE_CORE = range(512, 128 * 128)
 # With so many on both sides it is worth it to turn the changes around in memory: a tenth of the weight gradient.
 _CHANNELS_FOR_TURNING = 64
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
@@ -62,20 +65,19 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Transposed convolution with a 4x4 kernel, stride 2, padding 1: ``[N, H, W, C]`` to ``[N, 2H, 2W, O]``.
 
     ``kernel`` ``[4, 4, C, O]`` is laid over the zero-interleaved image (PyTorch's kernel, flipped in space). Each of
-    the four parities of the output sees 2x2 taps only, so this is four small convolutions without any zeros.
+    the four parities of the output sees 2x2 taps only, so this is one convolution without any zeros, with four times as
+    many outputs, and each parity is where it belongs in it.
 
     >>> convolve_transposed(jnp.ones((1, 3, 5, 2)), jnp.ones((4, 4, 2, 7))).shape
     (1, 6, 10, 7)
     """
-    rows = [
-        jnp.stack(
-            [convolve(x, kernel[i::2, j::2], padding=((1 - i, i), (1 - j, j))) for j in (0, 1)],
-            axis=3,
-        )
-        for i in (0, 1)
-    ]
-    n, h, w, _ = x.shape
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, kernel.shape[3])
+    (n, h, w, channels), outputs = x.shape, kernel.shape[3]
+    # From [tap, parity, tap, parity, C, O].
+    kernel = kernel.reshape(2, 2, 2, 2, channels, outputs).transpose(0, 2, 4, 1, 3, 5)
+    every = convolve(x, kernel.reshape(2, 2, channels, 4 * outputs), padding=((1, 1), (1, 1)))
+    every = every.reshape(n, h + 1, w + 1, 2, 2, outputs)
+    rows = [jnp.stack([every[:, i : i + h, j : j + w, i, j] for j in (0, 1)], axis=3) for i in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, outputs)
 
 
 def _plain(
@@ -119,10 +121,10 @@ def _convolve(
         on_cpu = partial(_as_sum, stride=stride, dilation=dilation, padding=padding)
     elif _suits_winograd(x, kernel, stride):
         on_cpu = partial(winograd, dilation=dilation, padding=padding)
-    elif any(map(any, padding)) or kernel.shape[:2] == (1, 1):
-        return plain(x, kernel)
+    elif _gains_by_a_row(kernel, stride, dilation, padding):
+        on_cpu = partial(_with_a_row_more, stride=stride, dilation=dilation, padding=padding)
     else:
-        on_cpu = partial(_with_a_row_more, stride=stride, dilation=dilation)
+        return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
@@ -141,10 +143,43 @@ def _as_sum(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding
     return sum(seen[1:], seen[0])
 
 
-def _with_a_row_more(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """The convolution without padding, by one with: XLA's library for CPU is two to three times as fast for it."""
-    rows = (x.shape[1] - dilation * (kernel.shape[0] - 1) - 1) // stride + 1
-    return _plain(x, kernel, stride, dilation, ((0, stride), (0, 0)))[:, :rows]
+def _gains_by_a_row(kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> bool:
+    """Whether XLA's library for CPU is faster with a row more.
+
+    Without any padding it runs on one core, unless there is a row of it. With as much as keeps the size it does so too
+    for small kernels, and with a row more another library takes over, which runs on all.
+    """
+    taps = kernel.shape[:2]
+    if not any(map(any, padding)):
+        return taps != (1, 1)
+    keeps_size = all(sum(edges) == dilation * (n - 1) for edges, n in zip(padding, taps, strict=True))
+    return keeps_size and stride == 1 and kernel.shape[2] * kernel.shape[3] in _SIZES_ON_ONE_CORE
+
+
+def _with_a_row_more(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
+    """The convolution with a row of padding more, and without what that adds."""
+    (above, below), across = padding
+    rows = (x.shape[1] + above + below - dilation * (kernel.shape[0] - 1) - 1) // stride + 1
+    return _plain(x, kernel, stride, dilation, ((above, below + stride), across))[:, :rows]
+
+
+def _with_a_row_more_in_image(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
+    """The unstrided convolution, in a form whose transpose in the image is one with a row of padding more."""
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    beyond = tuple(
+        (dilation * (n - 1) - before, dilation * (n - 1) - after)
+        for (before, after), n in zip(padding, kernel.shape[:2], strict=True)
+    )
+
+    def gradient(change: jax.Array) -> jax.Array:
+        return _with_a_row_more(change, turned, 1, dilation, beyond)  # type: ignore[arg-type]
+
+    rows, columns = (
+        size + sum(edges) - dilation * (n - 1)
+        for size, edges, n in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
+    )
+    outputs = jax.ShapeDtypeStruct((x.shape[0], rows, columns, kernel.shape[3]), x.dtype)
+    return jax.linear_transpose(gradient, outputs)(x)[0]
 
 
 @_convolve.defjvp
@@ -163,6 +198,9 @@ def _convolve_jvp(
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
+    if any(map(any, padding)) and _gains_by_a_row(kernel, stride, dilation, padding):
+        in_image = partial(_with_a_row_more_in_image, dilation=dilation, padding=padding)
+        along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
     if _is_product(kernel, stride, padding) and kernel.shape[3] <= _CHANNELS_FOR_SUMS:
         along_image = partial(lax.platform_dependent, cpu=_output_by_output, default=plain)
     # In half precision its sums over blocks of rows lose too much.

@@ -15,7 +15,7 @@ from tests.coupled_tv_data import float64
 
 ONE, TWO, NONE = ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((0, 0), (0, 0))
 # Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products, 3x3 kernels
-# of 64 and more Winograd's way, from 128 on in the weight gradient too.
+# of 64 and more Winograd's way, from 128 on in the weight gradient too; 24 times 32 are enough for a row more.
 CASES = {
     "few channels": ((7, 9), (3, 3), 3, 5, 1, 1, ONE),
     "products": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
@@ -23,6 +23,10 @@ CASES = {
     "products, pointwise": ((4, 3), (1, 1), 10, 8, 1, 1, NONE),
     "products, lopsided": ((4, 6), (2, 2), 8, 8, 1, 1, ((0, 1), (1, 0))),
     "products, blocks of rows, the last one smaller": ((11, 130), (3, 3), 8, 8, 1, 1, ONE),
+    "a row more": ((5, 6), (3, 3), 24, 32, 1, 1, ONE),
+    "a row more, dilated": ((6, 5), (3, 3), 32, 24, 1, 2, TWO),
+    "a row more, lopsided": ((4, 6), (2, 3), 24, 32, 1, 1, ((0, 1), (2, 0))),
+    "few outputs of one pixel": ((4, 3), (1, 1), 10, 3, 1, 1, NONE),
     "Winograd": ((5, 6), (3, 3), 64, 70, 1, 1, ONE),
     "Winograd, dilated, lopsided": ((6, 5), (3, 3), 128, 130, 1, 2, ((0, 3), (2, 5))),
     "strided, odd": ((7, 9), (3, 3), 4, 6, 2, 1, ONE),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcolor.deep_prior.network import SkipNetwork, enlarged, random_parameters
+from jaxcolor.deep_prior.network import SkipNetwork, enlarged, random_parameters, reflected
 from tests.coupled_tv_data import float64
 
 
@@ -95,6 +95,19 @@ def test_any_size_comes_back_at_that_size(scales: int, height: int, width: int):
     parameters = shapes(network, least + 1)
     out = jax.eval_shape(network.apply, parameters, jax.ShapeDtypeStruct((*size, 32), jnp.float32))
     assert out.shape == (*size, 3)
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_the_border_is_reflected(height: int, width: int, seed: int):
+    rng = np.random.default_rng(seed)
+    x, change = (
+        jnp.asarray(rng.normal(size=(2, *size, 3)), jnp.float32) for size in ((height, width), (height + 2, width + 2))
+    )
+    want, pull = jax.vjp(lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"), x)
+    got, pulled = jax.vjp(reflected, x)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(pulled(change)[0], pull(change)[0], atol=1e-5)
 
 
 def test_enlarged_is_bilinear():

@@ -156,9 +156,9 @@ def whole(size: int, steps: int, peers: bool) -> Table:
 
 
 def fixed_weights(size: int, peers: bool) -> Table:
-    """A step on the convex problem."""
+    """A step on the convex problem, and one that keeps the weights of ten candidates."""
     problem, solver = convex_problem(size), ctv.PrimalDual(SIGMA, TAU, 0.0)
-    ways = {"jaxcolor": ours(problem, solver, 60)}
+    ways = {"jaxcolor": ours(problem, solver, 60), "jaxcolor, 10 candidates": ours(problem_of(size, 10), solver, 60)}
     table = Table(f"primal-dual iteration with fixed weights, {size}², float32", {}, "jaxcolor", size, kind="fixed")
     table.compile = {"jaxcolor": compile_seconds(ways["jaxcolor"].run, ways["jaxcolor"].many)}
     if peers:

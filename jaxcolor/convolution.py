@@ -1,7 +1,7 @@
 """Two-dimensional convolution that is also fast on CPU.
 
 XLA compiles convolutions well for GPU and TPU. On CPU (jax 0.10) some kinds run at a small part of the speed of the
-others: of very few channels, without any padding, of 1x1 pixel, and most derivatives. Here
+others: of very few channels, with small kernels, without any padding, of 1x1 pixel, and most derivatives. Here
 
 * one of very few channels is a plain sum over taps;
 * one without padding is made with a row of it, one with small kernels with a row more, and the row is dropped;
@@ -66,7 +66,7 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     ``kernel`` ``[4, 4, C, O]`` is laid over the zero-interleaved image (PyTorch's kernel, flipped in space). Each of
     the four parities of the output sees 2x2 taps only, so this is one convolution without any zeros, with four times as
-    many outputs, and each parity is where it belongs in it.
+    many outputs. Of these each parity lies where its own taps begin.
 
     >>> convolve_transposed(jnp.ones((1, 3, 5, 2)), jnp.ones((4, 4, 2, 7))).shape
     (1, 6, 10, 7)
@@ -174,11 +174,7 @@ def _with_a_row_more_in_image(x: jax.Array, kernel: jax.Array, dilation: int, pa
     def gradient(change: jax.Array) -> jax.Array:
         return _with_a_row_more(change, turned, 1, dilation, beyond)  # type: ignore[arg-type]
 
-    rows, columns = (
-        size + sum(edges) - dilation * (n - 1)
-        for size, edges, n in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
-    )
-    outputs = jax.ShapeDtypeStruct((x.shape[0], rows, columns, kernel.shape[3]), x.dtype)
+    outputs = jax.eval_shape(partial(_plain, stride=1, dilation=dilation, padding=padding), x, kernel)
     return jax.linear_transpose(gradient, outputs)(x)[0]
 
 
@@ -227,6 +223,7 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     taps_down, taps_across, _, outputs = kernel.shape
     below, beside = dilation * (taps_down - 1), dilation * (taps_across - 1)
     rows, columns = (height - below - 1) // stride + 1, (width - beside - 1) // stride + 1
+    # Blocks are for the neighborhoods' sake: of single pixels the whole image is one product.
     gathered = taps_down * taps_across > 1
     block = min(rows, max(1, _PIXELS_AT_ONCE // columns)) if gathered else rows
     blocks = -(-rows // block)

@@ -91,7 +91,7 @@ def _uniform_over_inputs(key: jax.Array, shape: tuple[int, ...], inputs: int, dt
 
 
 class Convolution(nn.Module):
-    """Convolution with bias of an image that is reflected at its border; a 1x1 kernel sees no border.
+    """Convolution with bias of an image that is reflected at its border, with 3x3 pixels; with one it sees no border.
 
     Where the result is ``normalised`` next, which takes a bias away again, the bias is counted as in the published
     network and not added: adding it and summing its derivative, which is 0, are passes over the whole image.

@@ -36,11 +36,9 @@ _SIZES_ON_ONE_CORE = range(512, 128 * 128)
 _CHANNELS_FOR_TURNING = 64
 # So many pixels' neighborhoods stay in the cache, for 16 to 128 channels.
 _PIXELS_AT_ONCE = 1024
-# Winograd's way needs channels enough to make its products worth its sums, and an image that stays in the cache. Its
-# program takes half a second more to compile, so the saving must be worth that: above so many multiplications.
-_CHANNELS_FOR_WINOGRAD = 64
-_CHANNELS_FOR_WINOGRAD_IN_KERNEL = 128
-_NUMBERS_FOR_WINOGRAD = 1 << 20
+# Winograd's way needs channels enough to make its products worth its sums. Its program takes longer to compile, so the
+# saving must be worth that: above so many multiplications.
+_CHANNELS_FOR_WINOGRAD = 128
 _MULTIPLICATIONS_FOR_WINOGRAD = 5e8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -106,7 +104,6 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
         kernel.shape[:2] == (3, 3)
         and stride == 1
         and min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD
-        and x.size <= _NUMBERS_FOR_WINOGRAD
         and x.size // x.shape[3] * kernel.size >= _MULTIPLICATIONS_FOR_WINOGRAD
         and x.dtype.itemsize >= 4
     )
@@ -206,9 +203,8 @@ def _convolve_jvp(
     if _suits_winograd(x, kernel, stride):
         in_image = partial(winograd_in_image, dilation=dilation, padding=padding)
         along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
-        if min(kernel.shape[2:]) >= _CHANNELS_FOR_WINOGRAD_IN_KERNEL:
-            in_kernel = partial(winograd_in_kernel, dilation=dilation, padding=padding)
-            along_kernel = partial(lax.platform_dependent, cpu=in_kernel, default=plain)
+        in_kernel = partial(winograd_in_kernel, dilation=dilation, padding=padding)
+        along_kernel = partial(lax.platform_dependent, cpu=in_kernel, default=plain)
     primal = _convolve(x, kernel, stride, dilation, padding, precision)
     return primal, along_image(dx, kernel) + along_kernel(x, dkernel)
 

@@ -23,9 +23,9 @@ torch = pytest.importorskip("torch", reason="the checkpoint converter needs torc
 from tests import cic_twin  # noqa: E402  (after the skip: it imports torch)
 
 SMALL = 1 / 16
-# 3x3 convolutions at full width without a stride, of 64 channels or more on both sides: one in block 2, two in block 3,
-# three in each of the blocks 4 to 7, two in block 8.
-WITH_MANY_CHANNELS = 17
+# 3x3 convolutions at full width without a stride, of 128 channels or more on both sides: two in block 3, three in each
+# of the blocks 4 to 7, two in block 8.
+WITH_MANY_CHANNELS = 16
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax import lax
 
 from jaxcolor import convolution
 from jaxcolor.convolution import Padding, convolve, convolve_transposed
+from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
 from tests.coupled_tv_data import float64
 
 ONE, TWO, NONE = ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((0, 0), (0, 0))
 # Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products, 3x3 kernels
-# of 64 and more Winograd's way, from 128 on in the weight gradient too; 24 times 32 are enough for a row more.
+# of 128 and more Winograd's way; 24 times 32 are enough for a row more.
 CASES = {
     "few channels": ((7, 9), (3, 3), 3, 5, 1, 1, ONE),
     "products": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
@@ -27,7 +30,7 @@ CASES = {
     "a row more, dilated": ((6, 5), (3, 3), 32, 24, 1, 2, TWO),
     "a row more, lopsided": ((4, 6), (2, 3), 24, 32, 1, 1, ((0, 1), (2, 0))),
     "few outputs of one pixel": ((4, 3), (1, 1), 10, 3, 1, 1, NONE),
-    "Winograd": ((5, 6), (3, 3), 64, 70, 1, 1, ONE),
+    "Winograd": ((5, 6), (3, 3), 130, 128, 1, 1, ONE),
     "Winograd, dilated, lopsided": ((6, 5), (3, 3), 128, 130, 1, 2, ((0, 3), (2, 5))),
     "strided, odd": ((7, 9), (3, 3), 4, 6, 2, 1, ONE),
     "strided, even": ((8, 6), (3, 3), 8, 8, 2, 1, ONE),
@@ -89,6 +92,31 @@ def test_value_and_tangent_equal_those_of_xla(case: tuple) -> None:
             np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-10)
 
 
+@settings(max_examples=5)  # every size is a program of its own
+@given(data=st.data())
+def test_winograds_way_is_the_convolution_at_every_size(data: st.DataObject) -> None:
+    whole = st.integers
+    dilation = data.draw(whole(1, 3))
+    sides = data.draw(st.tuples(whole(1, 11), whole(1, 11)))
+    edges = st.tuples(whole(0, 6), whole(0, 6)).filter
+    padding = tuple(data.draw(edges(lambda e, n=n: n + sum(e) > 2 * dilation)) for n in sides)
+    rng = np.random.default_rng(data.draw(whole(0, 99)))
+    with float64():
+        x, kernel = (jnp.asarray(rng.normal(size=s)) for s in ((2, *sides, 2), (3, 3, 2, 3)))
+        want = xla(x, kernel, stride=1, dilation=dilation, padding=padding)
+        for form in (winograd, winograd_in_image, winograd_in_kernel):
+            np.testing.assert_allclose(form(x, kernel, dilation, padding), want, rtol=1e-9, atol=1e-10)
+
+
+def test_winograds_way_loses_few_digits() -> None:
+    rng = np.random.default_rng(0)
+    x, kernel = rng.exponential(size=(1, 16, 16, 128)), rng.normal(size=(3, 3, 128, 128))
+    with float64():
+        want = np.asarray(xla(jnp.asarray(x), jnp.asarray(kernel), stride=1, dilation=1, padding=ONE))
+    errors = np.asarray(winograd(jnp.float32(x), jnp.float32(kernel), 1, ONE)) - want
+    assert np.sqrt(np.mean(np.square(errors))) < 3e-6 * np.std(want)
+
+
 @pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_gradients_and_second_derivatives_equal_those_of_xla(name: str) -> None:
     *sizes, stride, dilation, padding = CASES[name]
@@ -123,7 +151,7 @@ def test_transposed_agrees_with_torch() -> None:
     np.testing.assert_allclose(convolve_transposed(x, kernel), want.transpose(0, 2, 3, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize(("stride", "channels"), [(1, 64), (2, 3)])
+@pytest.mark.parametrize(("stride", "channels"), [(1, 128), (2, 3)])
 def test_gradients_under_vmap_equal_a_loop(stride: int, channels: int) -> None:
     x, kernel = (np.float32(a) for a in arrays((5, 6), (3, 3), channels, channels))
     xs, kernels = jnp.stack([x, x[::-1]]), jnp.stack([kernel, kernel[::-1]])
@@ -140,7 +168,7 @@ def test_gradients_under_vmap_equal_a_loop(stride: int, channels: int) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_dtype_is_kept_also_by_gradients(dtype: jnp.dtype) -> None:
-    x, kernel = (jax.ShapeDtypeStruct(a.shape, dtype) for a in arrays((4, 4), (3, 3), 64, 64))
+    x, kernel = (jax.ShapeDtypeStruct(a.shape, dtype) for a in arrays((4, 4), (3, 3), 128, 128))
     for stride in (1, 2):
         run = partial(convolve, stride=stride, padding=ONE)
         out, pulled = jax.eval_shape(

@@ -107,7 +107,7 @@ class CICNetwork(nn.Module):
             if self.normalised:
                 y = normalise(name=name + NORM_SUFFIX)(y)
                 y = y + x if stride == 1 and y.shape == x.shape else y
-            return nn.relu(y)
+            return relu(y)
 
         x = (luminance - 50) / 100
         for number, block in enumerate(BLOCKS, start=1):
@@ -118,13 +118,33 @@ class CICNetwork(nn.Module):
                 x = layer(x, block.channels, stride, block.dilation, name)
             x = normalise(name=f"model{number}_{2 * i + 2}")(x)
         x = TransposedConvolution(narrowed(HEAD_CHANNELS, self.width), dtype=half, name="model8_0")(x)
-        x = nn.relu(x)
+        x = relu(x)
         for name in ("model8_2", "model8_4"):
             x = layer(x, HEAD_CHANNELS, 1, 1, name)
         # The released model ends on a 313 -> 2 convolution that holds the colors of the bins in units of 110. It is
         # the palette of the distribution, so it is kept among the parameters, but the logits do not depend on it.
         self.param("model_out", lambda _: jnp.asarray(ab_bins() / AB_UNIT))
         return Convolution(PALETTE_SIZE, size=1, name=HEAD)(x)
+
+
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """``max(x, 0)``, with derivative 0 at 0, as ``jax.nn.relu``.
+
+    XLA:CPU computes a maximum with a constant anew wherever its result is used, and with it what came before: in a
+    network that adds its inputs again, from the first of these additions on. What is chosen from two arrays it keeps.
+    The derivative looks at the result, which is there, and not at ``x``, which is not.
+
+    >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
+    [0.0, 0.0, 2.0]
+    """
+    return jnp.where(x <= 0, 0, x)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y = relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], 0)
 
 
 class Convolution(nn.Module):

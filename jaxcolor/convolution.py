@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
+from jaxcolor.winograd import after, winograd, winograd_in_image, winograd_in_kernel
 
 # The numbers are leads, by a script that was not kept, on two cores.
 # With fewer channels on either side, XLA's own weight gradient is the faster one.
@@ -201,8 +201,11 @@ def _convolve_jvp(
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
-        in_image = partial(winograd_in_image, dilation=dilation, padding=padding)
-        along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
+
+        def by_winograd(dx: jax.Array, kernel: jax.Array) -> jax.Array:
+            return winograd_in_image(dx, after(x, kernel), dilation, padding)
+
+        along_image = partial(lax.platform_dependent, cpu=by_winograd, default=plain)
         in_kernel = partial(winograd_in_kernel, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=in_kernel, default=plain)
     primal = _convolve(x, kernel, stride, dilation, padding, precision)

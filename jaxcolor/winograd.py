@@ -41,7 +41,7 @@ def winograd(x: jax.Array, kernel: jax.Array, dilation: int, padding: _Padding) 
     [4.0, 6.0, 6.0, 4.0]
     """
     shape = _outputs(x, kernel, dilation, padding).shape
-    products = _products(_tiles(x, shape, dilation, padding), _transformed(kernel), (2, 1))
+    products = _products(_tiles(x, shape, dilation, padding), _transformed(after(x, kernel)), (2, 1))
     return _whole(_weighted(np.kron(_A, _A), products), shape, dilation)
 
 
@@ -67,6 +67,15 @@ def winograd_in_kernel(x: jax.Array, kernel: jax.Array, dilation: int, padding: 
     return jax.linear_transpose(gradient, outputs)(kernel)[0]
 
 
+def after(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The kernel, but not before ``x`` is there.
+
+    Else XLA:CPU transforms every kernel of a network at its start, and keeps all of them, four times as large as they
+    were. It drops a barrier too early for that. So something is added that is 0, which XLA cannot know.
+    """
+    return kernel + jnp.minimum(jnp.abs(x[(0,) * x.ndim]), 0)
+
+
 def _outputs(x: jax.Array, kernel: jax.Array, dilation: int, padding: _Padding) -> jax.ShapeDtypeStruct:
     height, width = (n + sum(edges) - 2 * dilation for n, edges in zip(x.shape[1:3], padding, strict=True))
     return jax.ShapeDtypeStruct((x.shape[0], height, width, kernel.shape[3]), x.dtype)
@@ -80,13 +89,7 @@ def _products(left: _Rows, right: _Rows, contracted: tuple[int, int]) -> jax.Arr
 
 def _transformed(kernel: jax.Array) -> _Rows:
     """The kernel as it is multiplied, six times ``[6, C, O]``."""
-
-    def weighted(line: np.ndarray, arrays: Sequence[jax.Array] | jax.Array) -> jax.Array:
-        terms = [float(weight) * array for weight, array in zip(line, arrays, strict=True) if weight]
-        return sum(terms[1:], terms[0])
-
-    rows = [[weighted(line, column) for column in kernel.swapaxes(0, 1)] for line in _G]
-    return [jnp.stack([weighted(line, row) for line in _G]) for row in rows]
+    return _rows(np.kron(_G, _G), kernel.reshape(9, *kernel.shape[2:]))
 
 
 def _tiles(x: jax.Array, shape: tuple[int, ...], dilation: int, padding: _Padding) -> _Rows:
@@ -98,13 +101,14 @@ def _tiles(x: jax.Array, shape: tuple[int, ...], dilation: int, padding: _Paddin
         for i in range(_TAPS)
         for j in range(_TAPS)
     ]
-    return _rows(np.kron(_B, _B), taps)
+    return _rows(np.kron(_B, _B), jnp.stack(taps))
 
 
 def _changes(change: jax.Array, dilation: int) -> _Rows:
     """The transformed changes of all 4x4 outputs, six times ``[6, tiles, O]``."""
     blocks = _blocks(change, _counts(change.shape, dilation), dilation, ((0, 0), (0, 0)))
-    return _rows(np.kron(_A, _A).T, [blocks[:, :, i, :, :, j] for i in range(_TILE) for j in range(_TILE)])
+    taps = [blocks[:, :, i, :, :, j] for i in range(_TILE) for j in range(_TILE)]
+    return _rows(np.kron(_A, _A).T, jnp.stack(taps))
 
 
 def _counts(shape: tuple[int, ...], dilation: int) -> tuple[int, int]:
@@ -121,10 +125,10 @@ def _blocks(x: jax.Array, counts: tuple[int, int], dilation: int, padding: _Padd
     return x.reshape(x.shape[0], counts[0], _TILE, dilation, counts[1], _TILE, dilation, x.shape[3])
 
 
-def _rows(matrix: np.ndarray, taps: Sequence[jax.Array]) -> _Rows:
-    """Sums of the taps ``[..., C]`` with the weights of ``matrix`` ``[36, taps]``: six times ``[6, tiles, C]``."""
-    together = jnp.stack(taps).reshape(len(taps), -1, taps[0].shape[-1])
-    return [_weighted(row, together) for row in np.split(matrix, _TAPS)]
+def _rows(matrix: np.ndarray, taps: jax.Array) -> _Rows:
+    """Sums of ``taps`` ``[n, ..., C]`` with the weights of ``matrix`` ``[36, n]``: six times ``[6, ..., C]``."""
+    taps = taps.reshape(len(taps), -1, taps.shape[-1])
+    return [_weighted(row, taps) for row in np.split(matrix, _TAPS)]
 
 
 def _weighted(matrix: np.ndarray, arrays: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.set_defaults(run=module.run)
             parser.epilog = f"{name}:\n\n{command.format_help()}"
     options = parser.parse_args(given)
-    if arguments is None and options.command == "deep-prior":  # as the command that it measures
+    if arguments is None and options.command in ("speed", "deep-prior"):  # as the commands that they measure
         restart_with_huge_pages()
     try:
         options.run(options)

@@ -149,10 +149,12 @@ def launched(source: Path, settings: list[str], cache: str) -> tuple[float, int,
     target, told = source.with_name("color" + source.suffix), source.with_name("report.json")
     command = [sys.executable, "-m", "jaxcolor", "colorize", str(source), "-o", str(target), "--force"]
     command += ["--report", str(told), *settings]
+    # The command chooses its pages of memory itself, as it does for everybody.
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     answer = subprocess.run(
         [sys.executable, "-c", LAUNCHER, *command],
         # Both, because this process may be a command of jaxcolor, which has set the second.
-        env=os.environ | {"JAXCOLOR_CACHE": cache, "JAX_COMPILATION_CACHE_DIR": str(Path(cache, "programs"))},
+        env=environment | {"JAXCOLOR_CACHE": cache, "JAX_COMPILATION_CACHE_DIR": str(Path(cache, "programs"))},
         stdout=subprocess.PIPE,
         check=True,
     ).stdout

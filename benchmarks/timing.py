@@ -105,11 +105,13 @@ def measure_within(function: Callable[[], float], limit: float, repetitions: int
 def measure_in_turns(functions: dict[str, Callable[[], object]], repetitions: int = 7) -> dict[str, Timing]:
     """Time several functions, one call of each in turn, so that a machine whose speed drifts treats them alike.
 
-    The first call of every turn does not count: threads of the library that ran before may still be spinning.
+    The first two calls of every turn do not count: threads of the library that ran before may still be spinning, and
+    the host of a virtual machine takes back what memory lies idle meanwhile, and gives it again in its own time.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repetitions):
         for name, function in functions.items():
+            function()
             times[name].append(measure(function, 1).median)
     return {name: Timing.of(of) for name, of in times.items()}
 
@@ -137,11 +139,12 @@ class Steps(NamedTuple):
 def measure_steps(ways: dict[str, Steps], repetitions: int = 5) -> dict[str, Timing]:
     """Seconds of one step of each, in turns: what ``many`` take longer than ``few``, so that a run's start is left out.
 
-    The first run of every turn does not count, as in :func:`measure_in_turns`.
+    The first two runs of every turn do not count, as in :func:`measure_in_turns`.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repetitions):
         for name, way in ways.items():
+            way.run(way.few)
             way.run(way.few)
             less, more = seconds(way.run, way.few), seconds(way.run, way.many)
             times[name].append((more - less) / (way.many - way.few))

@@ -718,7 +718,8 @@ def test_commands_of_many_steps_restart_with_huge_pages(
     monkeypatch.setattr(huge_pages, "_OF_THE_SYSTEM", tmp_path / "enabled")
     colorize, training, on_request = ["colorize", tmp_path / "none.png"], train_arguments(tmp_path), "always [madvise]"
     assert not restarted(colorize, on_request)
-    for arguments in ([*colorize, "--method", "deep-prior"], training):
+    measuring = ["bench", "--json", tmp_path / "absent" / "all.json"]
+    for arguments in ([*colorize, "--method", "deep-prior"], training, measuring):
         assert restarted(arguments, on_request)
         assert not restarted(arguments, "[always] madvise")
         assert not restarted(arguments, "madvise [never]")

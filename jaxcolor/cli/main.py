@@ -51,8 +51,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Ctrl-C works the same for a process that a script started in the background, where Python ignores it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     args = build_parser().parse_args(arguments)
-    # Commands of many steps of one network, and what measures them; elsewhere huge pages are worth nothing. Only if this
-    # process is ours.
+    # Commands of many steps of one network, and what measures them; elsewhere huge pages are worth nothing. Only in a
+    # process of our own.
     if arguments is None and (args.command in ("train", "bench") or getattr(args, "method", None) == "deep-prior"):
         restart_with_huge_pages()
     _set_environment(warnings_of_jax=args.command == "doctor")

@@ -16,10 +16,11 @@ _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000
 
-# Of a fit of the deep prior on CPU, compilation included: 0.78 GB and 120 bytes for every pixel and channel, with 16 to
-# 128 channels and 256² to 512² pixels (1.8 GB for the published network at 256²). Above that a margin of a quarter.
-_BYTES_OF_FIT = 1_000_000_000
-_BYTES_PER_CHANNEL = 150
+# Of a fit of the deep prior on CPU, compilation included: at most 1.3 GB and 100 bytes for every pixel and channel,
+# with 16 to 128 channels and 64² to 512² pixels (2.1 GB for the published network at 256²). Above that a margin of a
+# quarter.
+_BYTES_OF_FIT = 1_600_000_000
+_BYTES_PER_CHANNEL = 125
 
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcolor.cic import predict
-from jaxcolor.cic.network import NORM_SUFFIX, CICNetwork, merged, random_variables, unmerged, variable_shapes
+from jaxcolor.cic.network import NORM_SUFFIX, CICNetwork, merged, random_variables, relu, unmerged, variable_shapes
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
@@ -45,6 +45,15 @@ def net(fresh: CIC) -> CIC:
 
 def photo(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 100, shape).astype(np.float32)
+
+
+def test_relu_is_a_maximum_with_its_derivatives() -> None:
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, -jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(relu(x), np.maximum(x, 0))  # also where a number is none
+    slope = jax.vmap(jax.grad(relu))
+    np.testing.assert_array_equal(slope(x[:7]), [0, 0, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(lambda x: relu(x) ** 2))(x[:5]), 2 * np.maximum(x[:5], 0))
+    np.testing.assert_array_equal(jax.vmap(jax.grad(jax.grad(lambda x: relu(x) ** 3)))(x[:5]), 6 * np.maximum(x[:5], 0))
 
 
 def test_full_width_has_the_released_number_of_parameters() -> None:

@@ -156,8 +156,8 @@ def test_other_numbers_compile_nothing_anew(fit: jc.DeepPriorFit):
 
 
 def test_too_large_a_photo_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jaxcolor.memory.bytes_available", lambda: 1_006_000_000)
-    with pytest.raises(jc.InputError, match=r"4 channels to 200×100 pixels needs about 1.0 GB .* fit 100² pixels at"):
+    monkeypatch.setattr("jaxcolor.memory.bytes_available", lambda: 1_605_000_000)
+    with pytest.raises(jc.InputError, match=r"4 channels to 200×100 pixels needs about 1.6 GB .* fit 100² pixels at"):
         fit_deep_prior(np.full((100, 200), 50.0), distribution(), preset=TINY)
 
 

@@ -747,7 +747,12 @@ def test_ctrl_c_while_a_picture_is_encoded_comes_after_it(tmp_path, monkeypatch)
         return b""
 
     monkeypatch.setattr("jaxcolor.images.writing.iio.imwrite", encode)
-    with pytest.raises(KeyboardInterrupt):
-        write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
+    # Python ignores it in a process that a shell has started in the background.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert encoded
     assert not list(tmp_path.iterdir())

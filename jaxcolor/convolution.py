@@ -201,7 +201,7 @@ def _convolve_jvp(
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
-
+        # Here and not in there, because the form to transpose must be linear in all that it sees of the image.
         def by_winograd(dx: jax.Array, kernel: jax.Array) -> jax.Array:
             return winograd_in_image(dx, after(x, kernel), dilation, padding)
 

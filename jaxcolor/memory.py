@@ -17,8 +17,8 @@ _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000
 
 # Of a fit of the deep prior on CPU, compilation included: at most 1.3 GB and 100 bytes for every pixel and channel,
-# with 16 to 128 channels and 64² to 512² pixels (2.1 GB for the published network at 256²). Above that a margin of a
-# quarter.
+# with 16 to 128 channels and 64² to 512² pixels (2.1 GB for the published network at 256²; leads, by a script that was
+# not kept). Above that a margin of a quarter.
 _BYTES_OF_FIT = 1_600_000_000
 _BYTES_PER_CHANNEL = 125
 

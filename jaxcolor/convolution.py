@@ -29,6 +29,10 @@ from jaxcolor.winograd import after, winograd, winograd_in_image, winograd_in_ke
 _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
+# Up to so many products of both channels, and numbers in its two arrays, one matrix product of the whole image is faster
+# than many of a few rows. Larger arrays the allocator gives back after every use, and their pages are made anew.
+_SIZES_FOR_ONE_PRODUCT = range(24 * 16 + 1)
+_NUMBERS_FOR_ONE_PRODUCT = 2**23
 # Products of both channels for which XLA's library runs on one core where padding keeps the size; below them a row more
 # gains nothing, above it runs on all.
 _SIZES_ON_ONE_CORE = range(512, 128 * 128)
@@ -196,8 +200,11 @@ def _convolve_jvp(
         along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
     if _is_product(kernel, stride, padding) and kernel.shape[3] <= _CHANNELS_FOR_SUMS:
         along_image = partial(lax.platform_dependent, cpu=_output_by_output, default=plain)
-    # In half precision its sums over blocks of rows lose too much.
-    if min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS and x.dtype.itemsize >= 4:
+    # In half precision sums over blocks of rows lose too much.
+    if x.dtype.itemsize >= 4 and _suits_one_product(x, kernel, stride):
+        as_product = partial(_as_one_product, dilation=dilation, padding=padding)
+        along_kernel = partial(lax.platform_dependent, cpu=as_product, default=plain)
+    elif x.dtype.itemsize >= 4 and min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
@@ -212,6 +219,33 @@ def _convolve_jvp(
     return primal, along_image(dx, kernel) + along_kernel(x, dkernel)
 
 
+def _suits_one_product(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    down, across, channels, outputs = kernel.shape
+    numbers = x.size // channels * (across * channels + down * outputs)
+    few = channels * outputs in _SIZES_FOR_ONE_PRODUCT and numbers <= _NUMBERS_FOR_ONE_PRODUCT
+    return stride == 1 and (kernel.shape[:2] == (1, 1) or few)
+
+
+def _as_one_product(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
+    """The convolution as one matrix product: every pixel's taps across in one line, those of other rows added later.
+
+    Transposed, it is the weight gradient: of lines of pixels and of changes side by side, so that each is repeated as
+    often as a kernel is wide or high, and not as often as it has taps.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps_down, taps_across, channels, outputs = kernel.shape
+    rows, columns = (
+        n - dilation * (taps - 1) for n, taps in zip(x.shape[1:3], (taps_down, taps_across), strict=True)
+    )
+    seen = [x[:, :, j : j + columns] for j in range(0, dilation * taps_across, dilation)]
+    lines = jnp.concatenate(seen, -1).reshape(-1, taps_across * channels)
+    kernel = kernel.transpose(0, 3, 1, 2).reshape(taps_down * outputs, -1)
+    products = lax.dot_general(kernel, lines, (((1,), (1,)), ((), ()))).T
+    parts = jnp.split(products.reshape(x.shape[0], x.shape[1], columns, -1), taps_down, -1)
+    shifted = [part[:, i * dilation : i * dilation + rows] for i, part in enumerate(parts)]
+    return sum(shifted[1:], shifted[0])
+
+
 def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:
     """The convolution as matrix products: of a few rows at a time, every output's neighborhood in one line.
 
@@ -222,9 +256,7 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     taps_down, taps_across, _, outputs = kernel.shape
     below, beside = dilation * (taps_down - 1), dilation * (taps_across - 1)
     rows, columns = (height - below - 1) // stride + 1, (width - beside - 1) // stride + 1
-    # Blocks are for the neighborhoods' sake: of single pixels the whole image is one product.
-    gathered = taps_down * taps_across > 1
-    block = min(rows, max(1, _PIXELS_AT_ONCE // columns)) if gathered else rows
+    block = min(rows, max(1, _PIXELS_AT_ONCE // columns))
     blocks = -(-rows // block)
     seen = stride * (block - 1) + 1, stride * (columns - 1) + 1
     x = jnp.pad(x, ((0, 0), (0, max(0, (blocks * block - 1) * stride + 1 + below - height)), (0, 0), (0, 0)))
@@ -245,7 +277,7 @@ def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
         ]
         lines = jnp.concatenate(neighborhoods, -1).reshape(block * columns, -1)
         turned = lax.dot_general(kernel, lines, (((1,), (1,)), ((), ())))
-        if gathered and min(channels, outputs) >= _CHANNELS_FOR_TURNING:
+        if min(channels, outputs) >= _CHANNELS_FOR_TURNING:
             turned = lax.optimization_barrier(turned)
         return kernel, turned.T
 

@@ -239,8 +239,8 @@ def _as_one_product(x: jax.Array, kernel: jax.Array, dilation: int, padding: Pad
     )
     seen = [x[:, :, j : j + columns] for j in range(0, dilation * taps_across, dilation)]
     lines = jnp.concatenate(seen, -1).reshape(-1, taps_across * channels)
-    kernel = kernel.transpose(0, 3, 1, 2).reshape(taps_down * outputs, -1)
-    products = lax.dot_general(kernel, lines, (((1,), (1,)), ((), ()))).T
+    kernel = kernel.transpose(1, 2, 0, 3).reshape(-1, taps_down * outputs)
+    products = lax.dot_general(kernel, lines, (((0,), (1,)), ((), ()))).T
     parts = jnp.split(products.reshape(x.shape[0], x.shape[1], columns, -1), taps_down, -1)
     shifted = [part[:, i * dilation : i * dilation + rows] for i, part in enumerate(parts)]
     return sum(shifted[1:], shifted[0])

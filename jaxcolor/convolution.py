@@ -240,10 +240,20 @@ def _as_one_product(x: jax.Array, kernel: jax.Array, dilation: int, padding: Pad
     seen = [x[:, :, j : j + columns] for j in range(0, dilation * taps_across, dilation)]
     lines = jnp.concatenate(seen, -1).reshape(-1, taps_across * channels)
     kernel = kernel.transpose(1, 2, 0, 3).reshape(-1, taps_down * outputs)
-    products = lax.dot_general(kernel, lines, (((0,), (1,)), ((), ()))).T
-    parts = jnp.split(products.reshape(x.shape[0], x.shape[1], columns, -1), taps_down, -1)
+    # Of the two sides of the transposed product the one that fills more vectors should be the last. The barrier is for
+    # the order: XLA would take a product and its transposition for the product in the other one.
+    if max(kernel.shape, key=_vectors) == kernel.shape[0]:
+        products = lax.dot_general(lax.optimization_barrier(kernel.T), lines, (((1,), (1,)), ((), ())))
+    else:
+        products = lax.dot_general(kernel, lines, (((0,), (1,)), ((), ())))
+    parts = jnp.split(products.T.reshape(x.shape[0], x.shape[1], columns, -1), taps_down, -1)
     shifted = [part[:, i * dilation : i * dilation + rows] for i, part in enumerate(parts)]
     return sum(shifted[1:], shifted[0])
+
+
+def _vectors(size: int, lanes: int = 16) -> tuple[int, int]:
+    """How many vectors so many numbers fill, and the fewer are left the better."""
+    return size // lanes, -(size % lanes)
 
 
 def _as_products(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: Padding) -> jax.Array:

@@ -8,7 +8,8 @@ others: of very few channels, with small kernels, without any padding, of 1x1 pi
 * one of 1x1 pixel is a matrix product;
 * one of 3x3 pixels and many channels is Winograd's: see :mod:`jaxcolor.winograd`;
 * the *tangent* is written in a form whose transpose is fast: in the kernel as matrix products of pixels' neighborhoods,
-  so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while);
+  so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while),
+  or, in small images of few channels, a single one;
   in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
   ``stride`` by ``stride`` pixels.
 
@@ -29,9 +30,9 @@ from jaxcolor.winograd import after, winograd, winograd_in_image, winograd_in_ke
 _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
-# Up to so many products of both channels, and numbers in its two arrays, one matrix product of the whole image is faster
-# than many of a few rows. Larger arrays the allocator gives back after every use, and their pages are made anew.
-_SIZES_FOR_ONE_PRODUCT = range(24 * 16 + 1)
+# Up to this product of both channels, and so many numbers in its two arrays, one matrix product of the whole image is
+# faster than many of a few rows. Larger arrays lie in memory that the allocator gives back after every use.
+_SIZE_FOR_ONE_PRODUCT = 24 * 16
 _NUMBERS_FOR_ONE_PRODUCT = 2**23
 # Products of both channels for which XLA's library runs on one core where padding keeps the size; below them a row more
 # gains nothing, above it runs on all.
@@ -192,20 +193,20 @@ def _convolve_jvp(
     dx, dkernel = tangents
     plain = partial(_plain, stride=stride, dilation=dilation, padding=padding, precision=precision)
     along_image = along_kernel = plain
+    of_pixels = _is_product(kernel, stride, padding)
     if stride > 1 and dilation == 1:
         in_blocks = partial(_over_blocks, stride=stride, padding=padding)
         along_image = along_kernel = partial(lax.platform_dependent, cpu=in_blocks, default=plain)
     if any(map(any, padding)) and _gains_by_a_row(kernel, stride, dilation, padding):
         in_image = partial(_with_a_row_more_in_image, dilation=dilation, padding=padding)
         along_image = partial(lax.platform_dependent, cpu=in_image, default=plain)
-    if _is_product(kernel, stride, padding) and kernel.shape[3] <= _CHANNELS_FOR_SUMS:
+    if of_pixels and kernel.shape[3] <= _CHANNELS_FOR_SUMS:
         along_image = partial(lax.platform_dependent, cpu=_output_by_output, default=plain)
     # In half precision sums over blocks of rows lose too much.
-    if x.dtype.itemsize >= 4 and _suits_one_product(x, kernel, stride):
-        as_product = partial(_as_one_product, dilation=dilation, padding=padding)
-        along_kernel = partial(lax.platform_dependent, cpu=as_product, default=plain)
-    elif x.dtype.itemsize >= 4 and min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS:
+    if x.dtype.itemsize >= 4 and (of_pixels or min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS):
         as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
+        if of_pixels or _suits_one_product(x, kernel, stride):
+            as_products = partial(_as_one_product, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
         # Here and not in there, because the form to transpose must be linear in all that it sees of the image.
@@ -220,28 +221,26 @@ def _convolve_jvp(
 
 
 def _suits_one_product(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Whether the weight gradient is one matrix product of the whole image, given that it is of products at all."""
     down, across, channels, outputs = kernel.shape
     numbers = x.size // channels * (across * channels + down * outputs)
-    few = channels * outputs in _SIZES_FOR_ONE_PRODUCT and numbers <= _NUMBERS_FOR_ONE_PRODUCT
-    return stride == 1 and (kernel.shape[:2] == (1, 1) or few)
+    return stride == 1 and channels * outputs <= _SIZE_FOR_ONE_PRODUCT and numbers <= _NUMBERS_FOR_ONE_PRODUCT
 
 
 def _as_one_product(x: jax.Array, kernel: jax.Array, dilation: int, padding: Padding) -> jax.Array:
-    """The convolution as one matrix product: every pixel's taps across in one line, those of other rows added later.
+    """The convolution as one matrix product: of every pixel and those to its right, added up over rows of taps.
 
-    Transposed, it is the weight gradient: of lines of pixels and of changes side by side, so that each is repeated as
-    often as a kernel is wide or high, and not as often as it has taps.
+    Transposed, it is the weight gradient: the product of pixels side by side and of changes one above the other, each
+    of them repeated as often as the kernel is wide or high, not as often as it has taps (derived).
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     taps_down, taps_across, channels, outputs = kernel.shape
-    rows, columns = (
-        n - dilation * (taps - 1) for n, taps in zip(x.shape[1:3], (taps_down, taps_across), strict=True)
-    )
+    rows, columns = (n - dilation * (taps - 1) for n, taps in zip(x.shape[1:3], (taps_down, taps_across), strict=True))
     seen = [x[:, :, j : j + columns] for j in range(0, dilation * taps_across, dilation)]
     lines = jnp.concatenate(seen, -1).reshape(-1, taps_across * channels)
     kernel = kernel.transpose(1, 2, 0, 3).reshape(-1, taps_down * outputs)
-    # Of the two sides of the transposed product the one that fills more vectors should be the last. The barrier is for
-    # the order: XLA would take a product and its transposition for the product in the other one.
+    # Of the transposed product the side that fills more vectors should come last: up to six times faster. The barrier
+    # keeps the order, since XLA takes a transposed product for one in the other order.
     if max(kernel.shape, key=_vectors) == kernel.shape[0]:
         products = lax.dot_general(lax.optimization_barrier(kernel.T), lines, (((1,), (1,)), ((), ())))
     else:
@@ -252,7 +251,7 @@ def _as_one_product(x: jax.Array, kernel: jax.Array, dilation: int, padding: Pad
 
 
 def _vectors(size: int, lanes: int = 16) -> tuple[int, int]:
-    """How many vectors so many numbers fill, and the fewer are left the better."""
+    """How many vectors so many numbers fill; of two that fill as many, the one with the smaller rest is larger."""
     return size // lanes, -(size % lanes)
 
 

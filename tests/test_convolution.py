@@ -17,15 +17,19 @@ from jaxcolor.winograd import winograd, winograd_in_image, winograd_in_kernel
 from tests.coupled_tv_data import float64
 
 ONE, TWO, NONE = ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((0, 0), (0, 0))
-# Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products, 3x3 kernels
-# of 128 and more Winograd's way; 24 times 32 are enough for a row more.
+# Image, kernel, channels in and out, stride, dilation, padding; 8 channels and more take matrix products, one if there
+# are fewer than 20 on both sides, 3x3 kernels of 128 and more Winograd's way; 24 times 32 are enough for a row more.
 CASES = {
     "few channels": ((7, 9), (3, 3), 3, 5, 1, 1, ONE),
-    "products": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
-    "products, dilated": ((6, 5), (3, 3), 9, 8, 1, 2, TWO),
-    "products, pointwise": ((4, 3), (1, 1), 10, 8, 1, 1, NONE),
-    "products, lopsided": ((4, 6), (2, 2), 8, 8, 1, 1, ((0, 1), (1, 0))),
-    "products, blocks of rows, the last one smaller": ((11, 130), (3, 3), 8, 8, 1, 1, ONE),
+    "one product": ((5, 6), (3, 3), 8, 9, 1, 1, ONE),
+    "one product, dilated": ((6, 5), (3, 3), 9, 8, 1, 2, TWO),
+    "one product, lopsided": ((4, 6), (2, 3), 8, 10, 1, 1, ((0, 1), (1, 0))),
+    "one product, pixels last": ((4, 3), (1, 1), 40, 8, 1, 1, NONE),
+    "one product, changes last": ((4, 3), (1, 1), 8, 40, 1, 1, NONE),
+    "products": ((5, 6), (3, 3), 20, 21, 1, 1, ONE),
+    "products, dilated": ((6, 5), (3, 3), 21, 20, 1, 2, TWO),
+    "products, lopsided": ((4, 6), (2, 2), 20, 20, 1, 1, ((0, 1), (1, 0))),
+    "products, blocks of rows, the last one smaller": ((11, 130), (3, 3), 20, 20, 1, 1, ONE),
     "a row more": ((5, 6), (3, 3), 24, 32, 1, 1, ONE),
     "a row more, dilated": ((6, 5), (3, 3), 32, 24, 1, 2, TWO),
     "a row more, lopsided": ((4, 6), (2, 3), 24, 32, 1, 1, ((0, 1), (2, 0))),
@@ -40,7 +44,7 @@ CASES = {
     "strided and dilated": ((9, 8), (3, 3), 2, 3, 2, 2, TWO),
 }
 # These take both rules and all kinds of sizes; the derivatives of the rest are compiled for -m slow only.
-OFTEN = ("products, dilated", "strided, odd")
+OFTEN = ("one product, dilated", "products, dilated", "strided, odd")
 
 
 def xla(x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, padding: Padding) -> jax.Array:

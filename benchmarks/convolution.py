@@ -42,6 +42,7 @@ LAYERS = {
     "training, deep": Layer(16, 16, 128, 128, padding=ONE),
     "training, first": Layer(16, 128, 1, 16, padding=ONE),
     "training, down": Layer(16, 64, 32, 32, stride=2, padding=ONE),
+    "deep prior, skip": Layer(1, 256, 128, 4, taps=1),
 }
 
 

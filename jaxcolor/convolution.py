@@ -8,8 +8,8 @@ others: of very few channels, with small kernels, without any padding, of 1x1 pi
 * one of 1x1 pixel is a matrix product;
 * one of 3x3 pixels and many channels is Winograd's: see :mod:`jaxcolor.winograd`;
 * the *tangent* is written in a form whose transpose is fast: in the kernel as matrix products of pixels' neighborhoods,
-  so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while),
-  or, in small images of few channels, a single one;
+  so that the weight gradient is a sum of matrix products (where there are channels enough to make them worth while);
+  of single pixels, and in small images of few channels, it is a single one;
   in the image (and in the kernel, where channels are few), for strided convolutions, as an unstrided one over blocks of
   ``stride`` by ``stride`` pixels.
 
@@ -26,7 +26,7 @@ from jax import lax
 from jaxcolor.winograd import after, winograd, winograd_in_image, winograd_in_kernel
 
 # The numbers are leads, by a script that was not kept, on two cores.
-# With fewer channels on either side, XLA's own weight gradient is the faster one.
+# With fewer channels on either side, XLA's own weight gradient is the faster one, except of single pixels.
 _CHANNELS_FOR_PRODUCTS = 8
 # With so many channels at most, a sum over taps is faster than XLA's own.
 _CHANNELS_FOR_SUMS = 3
@@ -204,9 +204,10 @@ def _convolve_jvp(
         along_image = partial(lax.platform_dependent, cpu=_output_by_output, default=plain)
     # In half precision sums over blocks of rows lose too much.
     if x.dtype.itemsize >= 4 and (of_pixels or min(kernel.shape[2:]) >= _CHANNELS_FOR_PRODUCTS):
-        as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         if of_pixels or _suits_one_product(x, kernel, stride):
             as_products = partial(_as_one_product, dilation=dilation, padding=padding)
+        else:
+            as_products = partial(_as_products, stride=stride, dilation=dilation, padding=padding)
         along_kernel = partial(lax.platform_dependent, cpu=as_products, default=plain)
     if _suits_winograd(x, kernel, stride):
         # Here and not in there, because the form to transpose must be linear in all that it sees of the image.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcolor as jc
+from jaxcolor.allocation import memory_kept
 from jaxcolor.deep_prior import PRESETS, Objective, Preset, fit_deep_prior
 from jaxcolor.deep_prior.objective import Data
 from jaxcolor.deep_prior.steps import first_state, run_chunk
@@ -53,7 +54,8 @@ def step(name: str, preset: Preset, size: int, theirs: Peer) -> Table:
     table.compile = {"jaxcolor": compile_seconds(ways["jaxcolor"].run, 1)}
     if theirs.run is not None:
         ways["PyTorch"] = Steps(theirs.run, 1, 4)
-    table.rows = measure_steps(ways)
+    with memory_kept():  # as in a fit
+        table.rows = measure_steps(ways)
     operations = prior_cost(network, size).operations
     table.values = {who: {"GFLOP/s": operations / timing.median / 1e9} for who, timing in table.rows.items()}
     return table

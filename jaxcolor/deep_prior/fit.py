@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from jaxcolor.allocation import memory_kept
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.coupled_tv.checks import check_count, check_finite, check_luminance
 from jaxcolor.coupled_tv.solution import Status
@@ -198,7 +199,7 @@ class _Loop:
         """Take the steps; what happened in each is appended to ``histories``."""
         first = done = sum(part.shape[1] for part in histories)
         last = first + steps
-        with deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted, memory_kept():
 
             def enough() -> bool:
                 return interrupted() or (self.end is not None and time.monotonic() >= self.end)

@@ -13,6 +13,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 
+from jaxcolor.allocation import in_blocks
 from jaxcolor.color.distribution import ColorDistribution
 from jaxcolor.deep_prior.network import NOISE_CHANNELS, SkipNetwork, as_noise, random_parameters
 from jaxcolor.deep_prior.objective import Data, Objective, to_unit
@@ -141,7 +142,18 @@ def _of_all(function: Callable[..., Any], batched: tuple[int, ...]) -> Callable[
     return of_all
 
 
-_step_of_one = jax.jit(_step, static_argnums=0, donate_argnums=3)
+def _step_of_one(network: SkipNetwork, data: Data, *arguments: Any) -> tuple[FitState, Array]:
+    # The largest arrays are those that a weight gradient is a product of, with three pixels side by side in each line.
+    channels = max(NOISE_CHANNELS, network.channels + network.skip_channels)
+    options = in_blocks(3 * channels * data.luminance.nbytes)
+    return _compiled_step(options is not None)(network, data, *arguments)
+
+
+@lru_cache
+def _compiled_step(blocks: bool) -> Callable[..., tuple[FitState, Array]]:
+    return jax.jit(_step, static_argnums=0, donate_argnums=3, compiler_options=in_blocks(0) if blocks else None)
+
+
 _step_of_all = jax.jit(_of_all(_step, (3, 4)), static_argnums=0, donate_argnums=3)
 _picture_of_one = jax.jit(_picture, static_argnums=0)
 _picture_of_all = jax.jit(_of_all(_picture, (1, 2)), static_argnums=0)

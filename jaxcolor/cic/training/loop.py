@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcolor.allocation import memory_kept
 from jaxcolor.cic.predict import CIC, Manifest
 from jaxcolor.cic.training.checkpoints import Checkpoints
 from jaxcolor.cic.training.config import TrainingConfig
@@ -65,6 +66,7 @@ def train(
         closing(log),
         # A step gives its state's buffers away, so an interrupt in the middle of one would leave nothing to save.
         deferred_interrupt() as interrupted,
+        memory_kept(),
         Checkpoints(folder / "checkpoints") as checkpoints,
     ):
         state = checkpoints.restored(state)

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcolor.allocation import in_blocks
 from jaxcolor.cic.network import CICNetwork
 from jaxcolor.cic.predict import CIC
 from jaxcolor.cic.training.config import TrainingConfig
 from jaxcolor.cic.training.loss import luminance_and_targets, mean_of_colored, rebalanced_loss, retouched
 from jaxcolor.cic.training.state import TrainingState, Variables, optimiser_of
+from jaxcolor.color.palette import ab_bins
 from jaxcolor.errors import InputError
 
 
@@ -67,4 +69,11 @@ def make_step(
         average = optax.incremental_update(params, state.average, 1 - decay)
         return TrainingState(state.step + 1, params, batch_stats, average, moments), jnp.stack([value, plain])
 
-    return jax.jit(step, donate_argnums=0, out_shardings=placement)
+    options = in_blocks(largest_array(config.width, config.size, config.batch))
+    return jax.jit(step, donate_argnums=0, out_shardings=placement, compiler_options=options)
+
+
+def largest_array(width: float, size: int, batch: int) -> float:
+    """Bytes of the largest array of a step, about: of the first layers' features, or of the logits of all colors."""
+    features, logits = 64 * width * size**2, len(ab_bins()) * (size / 4) ** 2
+    return 1.4 * 4 * batch * max(features, logits)

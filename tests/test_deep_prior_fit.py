@@ -148,11 +148,11 @@ def test_an_interrupt_is_heard_between_two_steps(fit: jc.DeepPriorFit, monkeypat
 
 
 def test_other_numbers_compile_nothing_anew(fit: jc.DeepPriorFit):
-    programs = steps_of_fit._step_of_one._cache_size()
+    programs = sum(steps_of_fit._compiled_step(blocks)._cache_size() for blocks in (False, True))
     other = replace(TINY, objective=Objective(variation=1e-3, coupling=5.0), learning_rate=1e-3, steps=7)
     changed = fit_deep_prior(luminance(), distribution(), preset=other, seeds=2)
     assert np.abs(changed.picture - fit.picture).max() > 0.1
-    assert steps_of_fit._step_of_one._cache_size() == programs
+    assert sum(steps_of_fit._compiled_step(blocks)._cache_size() for blocks in (False, True)) == programs
 
 
 def test_too_large_a_photo_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -67,7 +67,8 @@ def training() -> Program:
     config = TrainingConfig(width=1 / 16, size=SIDE, batch=2)
     prior = jnp.full(len(ab_bins()), 1 / len(ab_bins()))
     rgb = np.zeros((2, SIDE, SIDE, 3), np.uint8)
-    return make_step(config, config.class_weights(prior)), (initial_state(config, prior), rgb)
+    step = make_step(config, config.class_weights(prior)).__wrapped__  # type: ignore[attr-defined]
+    return step, (initial_state(config, prior), rgb)
 
 
 def measures() -> Program:

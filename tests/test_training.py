@@ -414,6 +414,14 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch, compiled: tuple[jax.Array, Ca
     monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As in a terminal, also where the tests were started in the background, where Python ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 def read_log(folder: Path) -> list[dict[str, float]]:
     with (folder / "log.csv").open() as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -424,7 +432,7 @@ def assert_same(got: TrainingState, want: TrainingState) -> None:
         np.testing.assert_array_equal(g, w)
 
 
-@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.usefixtures("compiled_once", "ctrl_c")
 def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +483,7 @@ def test_training_reduces_the_loss_and_goes_on_where_it_stopped(
     np.testing.assert_allclose(other.rebalanced(other.predict(luminance, 32), 1.0).probabilities, want, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.usefixtures("compiled_once", "ctrl_c")
 @pytest.mark.parametrize("what", ["loss", "weights", "moments", "held out", "interrupted"])
 def test_a_run_that_diverges_keeps_its_last_checkpoint(
     tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, what: str

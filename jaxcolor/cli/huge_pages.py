@@ -12,9 +12,10 @@ _OF_THE_SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def restart_with_huge_pages() -> None:
     """Start this process anew with an allocator that asks Linux for huge pages; return where nothing is to be won.
 
-    A program of XLA:CPU gives its memory back at every end, so a training step touches hundreds of megabytes for the
-    first time, and in pages of 4 KB that is a good part of its time (``python -m benchmarks speed --only networks``,
-    with and without the setting). Linux hands out pages of 2 MB to who asks, and glibc (2.35) asks if
+    A program of XLA:CPU gives its memory back at every end. What :mod:`jaxcolor.allocation` does not keep, since single
+    arrays are too large or there are many cores, is touched for the first time in every step, and in pages of 4 KB that
+    is a good part of its time (``python -m benchmarks speed --only networks prior``, with and without the setting).
+    Linux hands out pages of 2 MB to who asks, and glibc (2.35) asks if
     ``GLIBC_TUNABLES`` says so, which it reads when a process starts and never again. A user's own choice stays.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")

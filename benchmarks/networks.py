@@ -122,11 +122,7 @@ def _jax_training(config: TrainingConfig) -> Callable[[], None]:
         logits, updated = network.apply(variables, luminance, train=True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy(logits, targets).mean(), updated["batch_stats"]
 
-    @partial(
-        jax.jit,
-        donate_argnums=(0, 1, 2),
-        compiler_options=in_blocks(largest_array(config.width, config.size, config.batch)),
-    )
+    @partial(jax.jit, donate_argnums=(0, 1, 2), compiler_options=in_blocks(largest_array(config)))
     def step(params: Any, stats: Any, moments: Any, *data: jax.Array) -> tuple[Any, Any, Any]:
         gradient, stats = jax.grad(loss, has_aux=True)(params, stats, *data)
         updates, moments = optimiser.update(gradient, moments, params)

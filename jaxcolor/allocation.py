@@ -1,10 +1,10 @@
 """Memory that stays with the process from one step to the next, for loops over one program on CPU.
 
 XLA:CPU takes the temporaries of a program from the C library when it begins and gives them back when it ends. glibc
-hands blocks of their size on to the system, which clears every page of them anew in the next step: on two cores up to a
-third of a step's time, and more than half of that in pages of 4 KB (leads, by a script that was not kept; ``python -m
-benchmarks speed --only prior networks`` times the steps). While :func:`memory_kept` lasts, glibc keeps what it was
-given back. It does so for blocks below 64 MB only, so a program must take its temporaries in several:
+hands blocks of their size on to the system, which clears every page of them anew in the next step: a third of the time
+of a step of the deep prior ``fast`` in pages of 4 KB, an eighth in huge ones (two cores; leads, by a script that was
+not kept; ``python -m benchmarks speed --only prior networks`` times the steps). While :func:`memory_kept` lasts, glibc
+keeps what it was given back. It does so for blocks below 64 MB only, so a program must take its temporaries in several:
 :func:`in_blocks`.
 """
 

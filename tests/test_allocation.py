@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,32 +132,16 @@ def largest(program: Any) -> int:
     return max(4 * int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes)
 
 
-def asked_for(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[float]:
-    """What ``in_blocks`` is asked for by a module from here on."""
-    asked: list[float] = []
-    usual: Callable[[float], Any] = in_blocks
-
-    def noting(size: float) -> Any:
-        asked.append(size)
-        return usual(size)
-
-    monkeypatch.setattr(module, "in_blocks", noting)
-    return asked
-
-
 @pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("channels", [16, pytest.param(128, marks=pytest.mark.slow)])
-def test_the_largest_array_of_a_step_of_the_deep_prior(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    network = SkipNetwork(channels=channels, scales=1)
-    preset = Preset(network=network)
+def test_the_largest_array_of_a_step_of_the_deep_prior(channels: int) -> None:
+    preset = Preset(network=SkipNetwork(channels=channels, scales=1))
     data, state, inputs = start(preset, 64)
     state, noise = jax.tree.map(lambda leaf: leaf[0], (state, inputs))
-    asked = asked_for(monkeypatch, steps_of_fit)
-    arguments = (network, data, preset.objective, state, noise, np.float32(0.01))
-    monkeypatch.setattr(steps_of_fit, "_compiled_step", lambda blocks: lambda *_: None)
-    steps_of_fit._step_of_one(*arguments)
+    arguments = (preset.network, data, preset.objective, state, noise, np.float32(0.01))
     program = jax.jit(steps_of_fit._step, static_argnums=0).lower(*arguments).compile()
-    assert asked[0] / 4 < largest(program) <= asked[0]
+    most = steps_of_fit.largest_array(preset.network, data)
+    assert most / 4 < largest(program) <= most
 
 
 @pytest.mark.usefixtures("compiled_quickly")
@@ -168,4 +151,4 @@ def test_the_largest_array_of_a_training_step(width: float, size: int) -> None:
     step = make_step(config, jnp.ones(len(ab_bins())))
     state = initial_state(config, jnp.full(len(ab_bins()), 1 / len(ab_bins())))
     program = step.lower(state, np.zeros((2, size, size, 3), np.uint8)).compile()  # type: ignore[attr-defined]
-    assert largest(program) <= largest_array(width, size, 2)
+    assert largest(program) <= largest_array(config)

@@ -101,6 +101,7 @@ def test_steps_of_zero_and_other_noise(fit: jc.DeepPriorFit):
     np.testing.assert_array_equal(sample, fit.sample(jax.random.key(7)))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("steps", [4, 10])
 def test_an_interrupt_keeps_the_state(steps: int):
     seen = []
@@ -109,12 +110,7 @@ def test_an_interrupt_keeps_the_state(steps: int):
         seen.append((done, parts))
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        fit = fit_deep_prior(luminance(), distribution(), preset=TINY, steps=steps, seeds=2, progress=interrupt)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    fit = fit_deep_prior(luminance(), distribution(), preset=TINY, steps=steps, seeds=2, progress=interrupt)
     # The first chunk ends at the first assignment, or is the last.
     assert (fit.status, fit.steps) == (Status.INTERRUPTED, 4)
     assert [done for done, _ in seen] == [4]
@@ -123,6 +119,7 @@ def test_an_interrupt_keeps_the_state(steps: int):
     assert "so far" in fit.message()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_is_heard_between_two_steps(fit: jc.DeepPriorFit, monkeypatch: pytest.MonkeyPatch):
     """Where a step takes seconds nobody waits for the end of a chunk; both seeds have taken equally many."""
     calls, step = [], steps_of_fit._step_of_one
@@ -134,12 +131,7 @@ def test_an_interrupt_is_heard_between_two_steps(fit: jc.DeepPriorFit, monkeypat
         return step(*arguments)
 
     monkeypatch.setattr(steps_of_fit, "_step_of_one", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        cut = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    cut = fit_deep_prior(luminance(), distribution(), preset=TINY, seeds=2)
     assert (cut.status, cut.steps) == (Status.INTERRUPTED, 2)
     np.testing.assert_array_equal(cut.histories, fit.histories[:, :2])
     monkeypatch.undo()
@@ -148,11 +140,14 @@ def test_an_interrupt_is_heard_between_two_steps(fit: jc.DeepPriorFit, monkeypat
 
 
 def test_other_numbers_compile_nothing_anew(fit: jc.DeepPriorFit):
-    programs = sum(steps_of_fit._compiled_step(blocks)._cache_size() for blocks in (False, True))
+    def programs():
+        return sum(steps_of_fit._compiled_step(blocks)._cache_size() for blocks in (False, True))
+
+    before = programs()
     other = replace(TINY, objective=Objective(variation=1e-3, coupling=5.0), learning_rate=1e-3, steps=7)
     changed = fit_deep_prior(luminance(), distribution(), preset=other, seeds=2)
     assert np.abs(changed.picture - fit.picture).max() > 0.1
-    assert sum(steps_of_fit._compiled_step(blocks)._cache_size() for blocks in (False, True)) == programs
+    assert programs() == before
 
 
 def test_too_large_a_photo_is_refused(monkeypatch: pytest.MonkeyPatch):

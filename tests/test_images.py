@@ -737,6 +737,7 @@ assert (peak() - before) / gray.luminance.size < 40
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_picture_is_encoded_comes_after_it(tmp_path, monkeypatch):
     """Cut off half-way, imageio's writer would print a traceback when it is collected."""
     encoded = []
@@ -747,12 +748,7 @@ def test_ctrl_c_while_a_picture_is_encoded_comes_after_it(tmp_path, monkeypatch)
         return b""
 
     monkeypatch.setattr("jaxcolor.images.writing.iio.imwrite", encode)
-    # Python ignores it in a process that a shell has started in the background.
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    with pytest.raises(KeyboardInterrupt):
+        write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
     assert encoded
     assert not list(tmp_path.iterdir())

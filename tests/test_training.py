@@ -414,14 +414,6 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch, compiled: tuple[jax.Array, Ca
     monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """As in a terminal, also where the tests were started in the background, where Python ignores it."""
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, usual)
-
-
 def read_log(folder: Path) -> list[dict[str, float]]:
     with (folder / "log.csv").open() as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

@@ -15,8 +15,8 @@ def restart_with_huge_pages() -> None:
     A program of XLA:CPU gives its memory back at every end. What :mod:`jaxcolor.allocation` does not keep, since single
     arrays are too large or there are many cores, is touched for the first time in every step, and in pages of 4 KB that
     is a good part of its time (``python -m benchmarks speed --only networks prior``, with and without the setting).
-    Linux hands out pages of 2 MB to who asks, and glibc (2.35) asks if
-    ``GLIBC_TUNABLES`` says so, which it reads when a process starts and never again. A user's own choice stays.
+    Linux hands out pages of 2 MB to who asks, and glibc (2.35) asks if ``GLIBC_TUNABLES`` says so, which it reads when
+    a process starts and never again. A user's own choice stays.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _SETTING in tunables or not _on_request():

@@ -143,10 +143,14 @@ def _of_all(function: Callable[..., Any], batched: tuple[int, ...]) -> Callable[
 
 
 def _step_of_one(network: SkipNetwork, data: Data, *arguments: Any) -> tuple[FitState, Array]:
-    # The largest arrays are those that a weight gradient is a product of, with three pixels side by side in each line.
-    channels = max(NOISE_CHANNELS, network.channels + network.skip_channels)
-    options = in_blocks(3 * channels * data.luminance.nbytes)
-    return _compiled_step(options is not None)(network, data, *arguments)
+    blocks = in_blocks(largest_array(network, data)) is not None
+    return _compiled_step(blocks)(network, data, *arguments)
+
+
+def largest_array(network: SkipNetwork, data: Data) -> int:
+    """Bytes that no array of a step exceeds: three pixels side by side in each line, of which a weight gradient is a
+    product."""
+    return 3 * max(NOISE_CHANNELS, network.channels + network.skip_channels) * data.luminance.nbytes
 
 
 @lru_cache

@@ -69,11 +69,11 @@ def make_step(
         average = optax.incremental_update(params, state.average, 1 - decay)
         return TrainingState(state.step + 1, params, batch_stats, average, moments), jnp.stack([value, plain])
 
-    options = in_blocks(largest_array(config.width, config.size, config.batch))
+    options = in_blocks(largest_array(config))
     return jax.jit(step, donate_argnums=0, out_shardings=placement, compiler_options=options)
 
 
-def largest_array(width: float, size: int, batch: int) -> float:
-    """Bytes of the largest array of a step, about: of the first layers' features, or of the logits of all colors."""
-    features, logits = 64 * width * size**2, len(ab_bins()) * (size / 4) ** 2
-    return 1.4 * 4 * batch * max(features, logits)
+def largest_array(config: TrainingConfig) -> float:
+    """Bytes that no array of a step exceeds: the first layers' features or the logits of all colors, and a margin."""
+    features, logits = 64 * config.width * config.size**2, len(ab_bins()) * (config.size / 4) ** 2
+    return 1.4 * 4 * config.batch * max(features, logits)

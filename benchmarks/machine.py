@@ -8,6 +8,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
+from jaxcolor.allocation import usable_cores
 from jaxcolor.cic.training.provenance import code_commit
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "scico", "optax")
@@ -22,7 +23,7 @@ def machine() -> dict[str, str]:
     return {
         "date": date.today().isoformat(),
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(usable_cores()),
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),

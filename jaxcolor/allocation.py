@@ -10,6 +10,7 @@ keeps what it was given back. It does so for blocks below 64 MB only, so a progr
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,13 +77,18 @@ def in_blocks(largest_array: float) -> dict[str, int] | None:
     return {"xla_multiheap_size_constraint_per_heap": _LARGEST_BLOCK}
 
 
+def usable_cores() -> int:
+    """How many cores this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _library() -> Any:
     """The C library if it is glibc and its settings are ours to choose."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _MOST_CORES + 1
     chosen = os.environ.get("GLIBC_TUNABLES", "")
     if (
-        jax.default_backend() != "cpu"
-        or cores > _MOST_CORES
+        sys.platform != "linux"
+        or jax.default_backend() != "cpu"
+        or usable_cores() > _MOST_CORES
         or any(f"glibc.malloc.{name}" in chosen or f"MALLOC_{name.upper()}_" in os.environ for name in _OF_THE_USER)
     ):
         return None

@@ -1,7 +1,7 @@
 """Inertial forward-backward algorithm for the smoothed coupled-TV problem (derived)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -72,6 +72,9 @@ class InertialForwardBackward:
     weight_inertia: Number = 0.0
     weight_step: Number | None = 1.8e-4
 
+    reach: ClassVar[int] = 1
+    """A step looks at neighbours no farther than this; see :mod:`jaxcolor.coupled_tv.tiles`."""
+
     def __post_init__(self) -> None:
         check_step("smoothing", self.smoothing, above=0)
         check_step("inertia", self.inertia, below=1 + 1e-6)
@@ -86,8 +89,7 @@ class InertialForwardBackward:
     def init(self, problem: CoupledTVProblem, start: Any = None) -> InertialState:
         """The state before the first step, at rest: from the problem's weights, or from a state of any solver."""
         if start is None:
-            weights = problem.weight_planes
-            chroma = problem.project(weighted_mean(weights, problem.candidate_planes))
+            chroma, weights = problem.start(), problem.weight_planes
         else:
             chroma, weights = start.chroma, start.weights
         return InertialState(chroma, chroma, weights, weights)

@@ -72,6 +72,12 @@ def inside(shape: tuple[int, ...], extent: Extent) -> Array:
     return (row < jnp.asarray(extent[0])) & (column < jnp.asarray(extent[1]))
 
 
+def cut(planes: Array, corner: tuple[Array | int, ...], shape: tuple[int, int]) -> Array:
+    """The part of planes ``[H, ..., W]`` that begins at a row and column and has so many of them."""
+    (row, column), (height, width), between = corner, shape, planes.shape[1:-1]
+    return lax.dynamic_slice(planes, (row, *[0] * len(between), column), (height, *between, width))
+
+
 def edge_strength(luminance: Array, coupling: Number, smoothing: Number, extent: Extent = None) -> Array:
     """``a = sqrt(ε² + γ|∇Y|²)``: all of the coupled total variation that does not depend on chroma."""
     x, y = gradient(luminance, extent)
@@ -115,8 +121,9 @@ def safe_sqrt(x: Array) -> Array:
 
 def total(plane: Array) -> Array:
     """Sum over the pixels of one plane ``[H, W]``."""
-    # Rows first, then a matrix product with ones: a running float32 sum over 24 million pixels would stall.
-    rows = plane.sum(-1)
+    # Products with ones. Rows first: a running float32 sum over 24 million pixels would stall. And no reduction: into
+    # one XLA:CPU (jax 0.10) draws what the plane is computed from, of a sum over ten candidates ten planes.
+    rows = jnp.dot(plane, jnp.ones_like(plane[0]), precision=lax.Precision.HIGHEST)
     return jnp.dot(rows, jnp.ones_like(rows), precision=lax.Precision.HIGHEST)
 
 

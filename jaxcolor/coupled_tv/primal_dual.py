@@ -1,7 +1,7 @@
 """The primal-dual algorithm for the coupled-TV problem."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,9 @@ class PrimalDual:
     smoothing: Number = 0.0
     relaxation: Number = 1.0
 
+    reach: ClassVar[int] = 1
+    """A step looks at neighbours no farther than this; see :mod:`jaxcolor.coupled_tv.tiles`."""
+
     def __post_init__(self) -> None:
         check_step("dual_step", self.dual_step, above=0)
         check_step("primal_step", self.primal_step, above=0)
@@ -121,8 +124,7 @@ class PrimalDual:
         u = Σ w_i c_i and w = the problem's weights, or both from ``start``, a state of any solver.
         """
         if start is None:
-            weights = problem.weight_planes
-            chroma = problem.project(weighted_mean(weights, problem.candidate_planes))
+            chroma, weights = problem.start(), problem.weight_planes
         else:
             chroma, weights = start.chroma, start.weights
         dual = (jnp.zeros_like(problem.luminance),) * 5

@@ -19,7 +19,7 @@ from jaxcolor.color.gamut import project_yuv, scale_chroma
 from jaxcolor.color.guidance import Guidance, strongest_by_luminance
 from jaxcolor.color.spaces import lab_to_srgb, srgb_to_yuv
 from jaxcolor.coupled_tv.checks import check_arrays, check_luminance, check_number, check_space
-from jaxcolor.coupled_tv.operators import Extent, Pair, coupled_total_variation, inside, total
+from jaxcolor.coupled_tv.operators import Extent, Pair, computed_once, coupled_total_variation, cut, inside, total
 from jaxcolor.coupled_tv.weights import join, split, spread, weighted_mean
 from jaxcolor.errors import InputError
 from jaxcolor.trees import Number, Plane, Planes, make, register
@@ -163,8 +163,14 @@ class CoupledTVProblem:
         return self.weight_planes.shape[-2]
 
     def mean(self) -> Array:
-        """``Σ_i w_i c_i`` ``[H, W, 2]`` of the initial weights: where every solver starts."""
+        """``Σ_i w_i c_i`` ``[H, W, 2]`` of the initial weights."""
         return jnp.stack(weighted_mean(self.weight_planes, self.candidate_planes), -1)
+
+    def start(self) -> Pair:
+        """:meth:`mean` in R: where every solver starts, two planes."""
+        # Kept: the first energy looks at every pixel of it seven times.
+        mean = computed_once(self.fidelity > 0, weighted_mean, self.weight_planes, self.candidate_planes)
+        return self.project(mean)
 
     def energy(self, chroma: ArrayLike, weights: ArrayLike, smoothing: Number = 0.0) -> Array:
         """The functional above at u = ``chroma`` ``[H, W, 2]`` and w = ``weights`` ``[H, W, k]``, a scalar.
@@ -298,6 +304,23 @@ class CoupledTVProblem:
                 "extent": extent,
             },
         )
+
+    def window(self, corner: tuple[Array | int, Array | int], shape: tuple[int, int]) -> "CoupledTVProblem":
+        """The problem of a part of the image alone: of ``shape``, from the row and column of ``corner`` on, which it
+        must contain.
+
+        >>> luminance = jnp.arange(6.0).reshape(2, 3)
+        >>> problem = CoupledTVProblem(luminance, jnp.zeros((2, 3, 1, 2)), jnp.ones((2, 3, 1)))
+        >>> problem.window((0, 1), (2, 2)).luminance.tolist()
+        [[1.0, 2.0], [4.0, 5.0]]
+        """
+        extent = self.extent
+        if extent is not None:
+            ends = zip(extent, corner, shape, strict=True)
+            extent = tuple(jnp.clip(jnp.asarray(end) - begin, 0, size) for end, begin, size in ends)  # type: ignore[assignment]
+        planes = {name: getattr(self, name) for name in ("luminance", "candidate_planes", "weight_planes", "fixed")}
+        parts = jax.tree.map(lambda p: cut(p, corner, shape), planes)
+        return make(CoupledTVProblem, **(vars(self) | parts | {"extent": extent}))
 
     def __repr__(self) -> str:
         height, width = self.shape

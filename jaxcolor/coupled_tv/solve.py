@@ -1,10 +1,11 @@
 """The loops: one compiled call, or a host loop over compiled chunks, over the same step of any solver.
 
 A solver has ``init(problem, start)``, ``step(problem, state)``, ``energy(problem, state)`` and ``change(state)``; its
-state has ``chroma`` and ``weights``. It may have ``specialised()``, which returns the solver that is compiled.
+state has ``chroma`` and ``weights``. It may have ``specialised()``, which returns the solver that is compiled, and
+``reach``: how many rows and columns away the farthest pixel is that a step looks at, where all arrays of the state are
+planes ``[H, ..., W]``; without it every step is of the whole image.
 """
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from jaxcolor.coupled_tv.checks import check_count
 from jaxcolor.coupled_tv.operators import inside
 from jaxcolor.coupled_tv.problem import CoupledTVProblem
 from jaxcolor.coupled_tv.solution import Solution, Status, StopRule
+from jaxcolor.coupled_tv.tiles import advance
 from jaxcolor.errors import InputError
 from jaxcolor.interrupt import deferred_interrupt
 
@@ -191,14 +193,13 @@ def _solve(
     record_every: int | None,
 ) -> Solution:
     state = solver.init(problem) if state is None else state
-    step = partial(solver.step, problem)
     first = solver.energy(problem, state)
     period = record_every or max(steps, 1)
 
     def segment(carry: Any, limit: Any, length: int) -> tuple[Any, Array]:
         state, count, status = carry
         if stop is None:
-            carry = _repeat(step, state, length), count + length, status
+            carry = advance(problem, solver, state, length), count + length, status
         else:
             carry = _until_rest(problem, solver, carry, stop, limit)
         return carry, solver.energy(problem, carry[0])
@@ -233,36 +234,12 @@ def _chunk(
     limit: Array,
 ) -> tuple[Any, Array, Array, Array]:
     if stop is None:
-        state = lax.fori_loop(count, limit, lambda _, s: solver.step(problem, s), state)
+        state = advance(problem, solver, state, limit - count)
         status = jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
         count = limit
     else:
         state, count, status = _until_rest(problem, solver, (state, count, status), stop, limit)
     return state, count, status, solver.energy(problem, state)
-
-
-def _repeat(step: Callable[[Any], Any], state: Any, steps: int) -> Any:
-    """``steps`` steps as two nested, checkpointed scans, so that reverse mode holds about 2 sqrt(steps) states."""
-
-    def advance(state: Any, length: int) -> Any:
-        once = jax.checkpoint(lambda s, _: (step(s), None), prevent_cse=False)
-        return lax.scan(once, state, None, length=length)[0]
-
-    inner = _block_length(steps)
-    outer, rest = divmod(steps, inner)
-    if outer > 1:
-        block = jax.checkpoint(lambda s, _: (advance(s, inner), None), prevent_cse=False)
-        state = lax.scan(block, state, None, length=outer)[0]
-    else:
-        rest = steps
-    return advance(state, rest) if rest else state
-
-
-def _block_length(steps: int) -> int:
-    """Near sqrt(steps), and a divisor if there is one: a remainder would compile the step a second time."""
-    root = max(math.isqrt(steps), 1)
-    divisors = [n for n in range(max(root // 2, 1), 2 * root + 1) if steps % n == 0]
-    return min(divisors, key=lambda n: abs(n - root), default=root)
 
 
 def _until_rest(problem: CoupledTVProblem, solver: Solver, carry: Any, stop: StopRule, limit: Array) -> Any:
@@ -273,18 +250,18 @@ def _until_rest(problem: CoupledTVProblem, solver: Solver, carry: Any, stop: Sto
         _, count, status = carry
         return (status == _RUNNING) & (count < limit)
 
-    def advance(carry: Any) -> Any:
+    def to_next_look(carry: Any) -> Any:
         state, count, status = carry
         # Looks are at multiples of ``every``, wherever a chunk or a record ends.
         target = jnp.minimum(count + stop.every - count % stop.every, limit)
-        state = lax.fori_loop(count, target, lambda _, s: solver.step(problem, s), state)
+        state = advance(problem, solver, state, target - count)
         x, y = solver.change(state)
         restless = jnp.sum(image & ~(x * x + y * y <= jnp.square(stop.tolerance)), dtype=jnp.int32)
         rested = (restless <= stop.share * problem.pixels()) & (target % stop.every == 0)
         status = jnp.where(rested, jnp.int32(Status.CONVERGED), status)
         return state, target, jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
 
-    return lax.while_loop(unfinished, advance, carry)
+    return lax.while_loop(unfinished, to_next_look, carry)
 
 
 def _judge(state: Any, status: Array) -> Array:

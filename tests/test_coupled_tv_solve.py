@@ -16,7 +16,7 @@ from jaxcolor.coupled_tv import (
     solve,
     solve_in_chunks,
 )
-from jaxcolor.coupled_tv.solve import _block_length
+from jaxcolor.coupled_tv.tiles import _block_length
 from jaxcolor.errors import InputError
 from tests.coupled_tv_data import COUNT, SHAPE, data, problem
 

@@ -1,6 +1,6 @@
 """Inertial forward-backward algorithm for the smoothed coupled-TV problem (derived)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -31,6 +31,10 @@ class InertialState:
     previous_chroma: Pair
     weights: Planes
     previous_weights: Planes
+
+    def with_weights(self, weights: Planes) -> "InertialState":
+        """The same state with other weights, at rest, which may be of another number."""
+        return replace(self, weights=weights, previous_weights=weights)
 
 
 register(InertialState, ("chroma", "previous_chroma", "weights", "previous_weights"))

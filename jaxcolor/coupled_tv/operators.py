@@ -74,8 +74,18 @@ def inside(shape: tuple[int, ...], extent: Extent) -> Array:
 
 def cut(planes: Array, corner: tuple[Array | int, ...], shape: tuple[int, int]) -> Array:
     """The part of planes ``[H, ..., W]`` that begins at a row and column and has so many of them."""
-    (row, column), (height, width), between = corner, shape, planes.shape[1:-1]
-    return lax.dynamic_slice(planes, (row, *[0] * len(between), column), (height, *between, width))
+    (height, width), between = shape, planes.shape[1:-1]
+    return lax.dynamic_slice(planes, _place(planes, corner), (height, *between, width))
+
+
+def paste(planes: Array, part: Array, corner: tuple[Array | int, ...]) -> Array:
+    """``planes`` with another part from a row and column on."""
+    return lax.dynamic_update_slice(planes, part, _place(planes, corner))
+
+
+def _place(planes: Array, corner: tuple[Array | int, ...]) -> list[Array]:
+    row, column = corner
+    return [jnp.asarray(i, jnp.int32) for i in (row, *[0] * (planes.ndim - 2), column)]
 
 
 def edge_strength(luminance: Array, coupling: Number, smoothing: Number, extent: Extent = None) -> Array:

@@ -1,6 +1,6 @@
 """The primal-dual algorithm for the coupled-TV problem."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -40,6 +40,10 @@ class PrimalDualState:
     def weights(self) -> Planes:
         """w ``[H, k, W]``."""
         return self.projected.weights()
+
+    def with_weights(self, weights: Planes) -> "PrimalDualState":
+        """The same state with other weights, which may be of another number."""
+        return replace(self, projected=Projected.of(weights))
 
 
 register(PrimalDualState, ("chroma", "extrapolated", "projected", "dual"))

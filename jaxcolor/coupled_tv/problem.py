@@ -257,6 +257,14 @@ class CoupledTVProblem:
         planes = tuple(c.at[:, 0].set(color[..., i]) for i, c in enumerate(self.candidate_planes))
         return make(CoupledTVProblem, **(vars(self) | {"candidate_planes": planes}))
 
+    def with_mean_alone(self, weights: Planes) -> "CoupledTVProblem":
+        """A copy with one candidate, the mean under weights ``[H, k, W]``: the same problem for those who keep them."""
+        mean = weighted_mean(weights, self.candidate_planes)
+        planes = tuple(plane[..., None, :] for plane in mean)
+        return make(
+            CoupledTVProblem, **(vars(self) | {"candidate_planes": planes, "weight_planes": jnp.ones_like(planes[0])})
+        )
+
     def hinted(self, chroma: Pair) -> Pair:
         """``chroma`` with the last candidate blended in by its weight: what hints alone would make of it."""
         share = self.weight_planes[:, -1]

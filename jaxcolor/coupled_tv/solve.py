@@ -3,7 +3,8 @@
 A solver has ``init(problem, start)``, ``step(problem, state)``, ``energy(problem, state)`` and ``change(state)``; its
 state has ``chroma`` and ``weights``. It may have ``specialised()``, which returns the solver that is compiled, and
 ``reach``: how many rows and columns away the farthest pixel is that a step looks at, where all arrays of the state are
-planes ``[H, ..., W]``; without it every step is of the whole image.
+planes ``[H, ..., W]``; without it every step is of the whole image. If it has a ``weight_step`` that is None, its steps
+keep the weights and depend on them and the candidates by their mean only, and its state has ``with_weights``.
 """
 
 import time

@@ -9,6 +9,7 @@ results are the same.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +18,16 @@ from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 
 from jaxcolor.allocation import usable_cores
-from jaxcolor.coupled_tv.operators import cut
+from jaxcolor.coupled_tv.operators import computed_once, cut, paste
 
-# ``solve_in_chunks`` takes 25 steps between two looks at the clock, the usual ``StopRule`` 10. With 8, 12 and 16 a step
-# at 1024² and k = 10 took 0.61, 0.56 and 0.53 times as long as on the whole image.
+# Two rounds for the 25 steps that ``solve_in_chunks`` takes between two looks at the clock, one for the 10 of the usual
+# ``StopRule``. With 7 at 1024² and k = 10 a step took longer by a tenth, with 10 as long.
 _STEPS_TOGETHER = 13
-# Of state and problem on a tile with its margin, for every core: twice it was slower, half of it too, by the margins.
+# Of state and problem in a tile with its margin, for every core. On two of them (32 MB of shared cache) images of up to
+# twice that were as fast as a whole: tiles gained nothing at 320², a quarter at 384², a half at 1024².
 _BYTES_PER_CORE = 4_000_000
+# The first pixels of a row take longer: 231 × 197 took a tenth longer than 154 × 282.
+_PIXELS_TO_BEGIN_A_ROW = 32
 
 
 def advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
@@ -32,7 +36,15 @@ def advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
     Differentiable in both modes with an integer as ``count``, with a traced one forward only: then all steps are of the
     whole image. Under ``vmap`` tiled problems are solved one after another.
     """
+    if getattr(solver, "weight_step", 0) is not None:
+        return _advance(problem, solver, state, count)
+    # Weights that stay and their candidates count by their mean only, which are fewer planes to go through.
+    alone = problem.with_mean_alone(state.weights)
+    end = _advance(alone, solver, state.with_weights(alone.weight_planes), count)
+    return end.with_weights(state.weights)
 
+
+def _advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
     def whole(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
         return _repeat(lambda s: solver.step(problem, s), state, count)
 
@@ -70,13 +82,12 @@ class Tiles:
 
     @classmethod
     def of(cls, image: tuple[int, int], margin: int, pixels: float) -> "Tiles | None":
-        """The division of least work whose windows have at most so many pixels; None if one window is the image."""
-        best: Tiles | None = None
-        for rows in range(1, image[0] + 1):
-            tiles = cls._with_rows(image, margin, pixels, rows)
-            if tiles is not None and (best is None or tiles.work() < best.work()):
-                best = tiles
-        return best if best is not None and best.grid != (1, 1) and best.work() < 2 * math.prod(image) else None
+        """The division of least work whose windows have at most so many pixels; None if none is worth its margins."""
+        if math.prod(image) <= 2 * pixels:
+            return None
+        divisions = (cls._with_rows(image, margin, pixels, rows) for rows in range(1, image[0] + 1))
+        best = min((tiles for tiles in divisions if tiles is not None), key=cls.work, default=None)
+        return best if best is not None and best.work() < 2 * math.prod(image) else None
 
     @classmethod
     def _with_rows(cls, image: tuple[int, int], margin: int, pixels: float, rows: int) -> "Tiles | None":
@@ -93,8 +104,8 @@ class Tiles:
         return cls(image, (rows, columns), (tile, across), (window, across + 2 * margin), margin)
 
     def work(self) -> int:
-        """Pixels of all windows."""
-        return math.prod(self.grid) * math.prod(self.window)
+        """Pixels of all windows, and what the beginnings of their rows are worth."""
+        return math.prod(self.grid) * self.window[0] * (self.window[1] + _PIXELS_TO_BEGIN_A_ROW)
 
     def corners(self, number: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Row and column where the tile of this number begins, and where its window does."""
@@ -106,8 +117,9 @@ class Tiles:
         return tile, window
 
 
-def _paste(planes: Array, part: Array, corner: tuple[Array, ...]) -> Array:
-    return lax.dynamic_update_slice(planes, part, (corner[0], *[0] * (planes.ndim - 2), corner[1]))
+def _part(i: int, corner: tuple[Array, ...], shape: tuple[int, int], states: tuple[Any, Any]) -> Any:
+    """The window of one of two states."""
+    return jax.tree.map(lambda planes: cut(planes, corner, shape), states[i])
 
 
 def _tiles(problem: Any, solver: Any, state: Any) -> Tiles | None:
@@ -115,9 +127,14 @@ def _tiles(problem: Any, solver: Any, state: Any) -> Tiles | None:
     reach = getattr(solver, "reach", None)
     if reach is None:
         return None
+    return Tiles.of(problem.shape, reach * _STEPS_TOGETHER, _pixels(problem, state))
+
+
+def _pixels(problem: Any, state: Any) -> float:
+    """How many pixels of state and problem the caches hold; weights are only in the state once steps are taken."""
     planes = jax.tree.leaves((state, problem.luminance, problem.candidate_planes))
     bytes_per_pixel = sum(x.size * x.dtype.itemsize for x in planes) / math.prod(problem.shape)
-    return Tiles.of(problem.shape, reach * _STEPS_TOGETHER, _BYTES_PER_CORE * usable_cores() / bytes_per_pixel)
+    return _BYTES_PER_CORE * usable_cores() / bytes_per_pixel
 
 
 def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count: Array) -> Any:
@@ -129,17 +146,15 @@ def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count
         turn, even = i // number, i // number % 2 == 0
         tile, window = tiles.corners(i % number)
         inside = tuple(t - w for t, w in zip(tile, window, strict=True))
-        local = problem.window(window, tiles.window)
-        begin = jax.tree.map(
-            lambda a, b: jnp.where(even, cut(a, window, tiles.window), cut(b, window, tiles.window)), *states
-        )
+        local = computed_once(problem.fidelity > 0, lambda p, w: p.window(w, tiles.window), problem, window)
+        begin = lax.cond(even, *(partial(_part, i, window, tiles.window) for i in (0, 1)), states)
         steps = count // rounds + (turn < count % rounds)
         end = lax.fori_loop(0, steps, lambda _, s: solver.step(local, s), begin)
 
         def update(planes: Array, part: Array, written: Array) -> Array:
             # Both copies are written, one with what it holds: XLA cannot leave out one of them without copying all.
             new = jnp.where(written, cut(part, inside, tiles.shape), cut(planes, tile, tiles.shape))
-            return _paste(planes, new, tile)
+            return paste(planes, new, tile)
 
         return (
             jax.tree.map(lambda planes, part: update(planes, part, ~even), states[0], end),

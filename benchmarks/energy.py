@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
 
 import jaxcolor.coupled_tv as ctv
+from jaxcolor.coupled_tv.tiles import advance
 
 from .optimality import dual_energy, energy, residuals
 from .solver import RHO, SIGMA, TAU, convex_problem, problem_of
@@ -128,18 +128,13 @@ def arrivals(courses: dict[str, Course], target: float) -> tuple[dict[str, Timin
 def ours(problem: ctv.CoupledTVProblem, solver: Any) -> Way:
     """A solver of jaxcolor; any number of steps is one program."""
     start = jax.block_until_ready(ctv.solve(problem, solver, 0).state)
-    steps = partial(_advance, problem, jax.tree.map(lambda x: np.asarray(x, np.float32), solver.specialised()))
+    steps = partial(jax.jit(advance), problem, jax.tree.map(lambda x: np.asarray(x, np.float32), solver.specialised()))
 
     def look(state: Any) -> Point:
         solution = np.stack(state.chroma, -1), np.swapaxes(np.asarray(state.weights), -1, -2)
         return Point(*solution, getattr(state, "dual", None))
 
     return Way(lambda: start, lambda state, more: jax.block_until_ready(steps(state, np.int32(more))), look)
-
-
-@jax.jit
-def _advance(problem: ctv.CoupledTVProblem, solver: Any, state: Any, steps: int) -> Any:
-    return lax.fori_loop(0, steps, lambda _, s: solver.step(problem, s), state)
 
 
 def scico(problem: ctv.CoupledTVProblem, solver: ctv.PrimalDual, compiled: bool) -> Way:

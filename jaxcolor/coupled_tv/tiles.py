@@ -20,11 +20,13 @@ from jax.custom_batching import sequential_vmap
 from jaxcolor.allocation import usable_cores
 from jaxcolor.coupled_tv.operators import computed_once, cut, paste
 
+# Measured on two cores with 32 MB of shared cache, k = 10 (leads, by a script that was not kept; ``python -m benchmarks
+# speed --only solver`` times the steps).
 # Two rounds for the 25 steps that ``solve_in_chunks`` takes between two looks at the clock, one for the 10 of the usual
-# ``StopRule``. With 7 at 1024² and k = 10 a step took longer by a tenth, with 10 as long.
+# ``StopRule``. With 7 at 1024² a step took longer by a tenth, with 10 as long.
 _STEPS_TOGETHER = 13
-# Of state and problem in a tile with its margin, for every core. On two of them (32 MB of shared cache) images of up to
-# twice that were as fast as a whole: tiles gained nothing at 320², a quarter at 384², a half at 1024².
+# Of state and problem in a tile with its margin, for every core. Up to twice that an image is not divided: tiles were
+# slower at 256², gained nothing at 320², a quarter at 384² and a half at 1024².
 _BYTES_PER_CORE = 4_000_000
 # The first pixels of a row take longer: 231 × 197 took a tenth longer than 154 × 282.
 _PIXELS_TO_BEGIN_A_ROW = 32

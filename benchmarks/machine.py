@@ -8,8 +8,8 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-from jaxcolor.allocation import usable_cores
 from jaxcolor.cic.training.provenance import code_commit
+from jaxcolor.cores import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "scico", "optax")
 # What changes how libraries use cores and memory; ``jaxcolor train`` and the deep prior's command set the first.

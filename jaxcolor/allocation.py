@@ -18,6 +18,8 @@ from typing import Any
 
 import jax
 
+from jaxcolor.cores import usable_cores
+
 # Threads other than the main one get their memory from regions of 64 MB.
 _LARGEST_BLOCK = 60_000_000
 # Every thread that happens to run a program keeps its memory, so that of many cores it could be much.
@@ -75,11 +77,6 @@ def in_blocks(largest_array: float) -> dict[str, int] | None:
     if largest_array > _LARGEST_BLOCK or _library() is None:
         return None
     return {"xla_multiheap_size_constraint_per_heap": _LARGEST_BLOCK}
-
-
-def usable_cores() -> int:
-    """How many cores this process may use, as far as the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _library() -> Any:

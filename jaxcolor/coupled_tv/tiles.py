@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 
-from jaxcolor.allocation import usable_cores
+from jaxcolor.cores import usable_cores
 from jaxcolor.coupled_tv.operators import computed_once, cut, paste
 
 # Measured on two cores with 32 MB of shared cache, k = 10 (leads, by a script that was not kept; ``python -m benchmarks

@@ -10,7 +10,7 @@ import psutil
 from jaxcolor.errors import InputError
 
 # Resident memory of whole colorizations on CPU, jax 0.10.2: 82 bytes a pixel for "cic", for "coupled-tv" at full size
-# with 2, 10 and 32 candidates 149, 346 and 1027, so at most 90 + 30 k, above 430 MB for the program itself. The rest is
+# with 2, 10 and 32 candidates 148, 391 and 1080, so at most 90 + 31 k, above 430 MB for the program itself. The rest is
 # a margin, which also covers the padding of photos to shared sizes. tests/test_memory.py measures it again.
 _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcolor.coupled_tv import InertialForwardBackward, PrimalDual, StopRule, solve, solve_in_chunks, tiles
+from jaxcolor.coupled_tv.solve import _chunk, _solve
 from jaxcolor.coupled_tv.tiles import Tiles, advance
 from jaxcolor.trees import register
 from tests.coupled_tv_data import data, float64, problem
@@ -28,9 +29,11 @@ def small_caches(monkeypatch):
     monkeypatch.setattr(tiles, "_STEPS_TOGETHER", 3)
     monkeypatch.setattr(tiles, "_PIXELS_TO_BEGIN_A_ROW", 0)
     monkeypatch.setattr(tiles, "_pixels", lambda problem, state: 700)
-    jax.clear_caches()
+    for program in (_solve, _chunk):
+        program.clear_cache()
     yield
-    jax.clear_caches()
+    for program in (_solve, _chunk):
+        program.clear_cache()
 
 
 def whole(p, solver, state, steps):

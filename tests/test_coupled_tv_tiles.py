@@ -111,7 +111,7 @@ def test_a_batch_with_a_stopping_rule_is_the_same_as_a_loop():
     assert batch.steps[0] != batch.steps[1]
 
 
-@pytest.mark.parametrize("solver", [PRIMAL_DUAL, FIXED], ids=["primal-dual", "fixed"])
+@pytest.mark.parametrize("solver", [PRIMAL_DUAL, pytest.param(FIXED, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("small_caches")
 def test_derivatives_are_those_of_finite_differences(solver):
     d = data(SHAPE, COUNT)

@@ -11,7 +11,8 @@ from jaxcolor.errors import InputError
 
 # Resident memory of whole colorizations on CPU, jax 0.10.2: 82 bytes a pixel for "cic", for "coupled-tv" at full size
 # with 2, 10 and 32 candidates 148, 391 and 1080, so at most 90 + 31 k, above 430 MB for the program itself. The rest is
-# a margin, which also covers the padding of photos to shared sizes. tests/test_memory.py measures it again.
+# a margin, which also covers the padding of photos to shared sizes (the three: leads, from 1500² to 2500² pixels).
+# tests/test_memory.py measures it again.
 _BYTES_WITHOUT_SOLVER = 120
 _BYTES_PER_CANDIDATE = 40
 _BYTES_FIXED = 700_000_000

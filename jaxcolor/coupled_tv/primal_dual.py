@@ -75,8 +75,8 @@ class PrimalDual:
             and 5) on one photo and the two-region image, weights fixed; τ = 100 needed about ten times the steps.
         weight_step: ρ ≥ 0. It decides the result: a small one keeps the dominant colors of the distribution, a large
             one snaps to the candidate nearest to the mean. 0 keeps the weights. So does None, which is part of the
-            program, so that no step looks at a candidate: with k = 10 one at 256² takes 0.4 of the time on two
-            cores. ``solve`` takes None for a 0 that is known.
+            program, so that no step looks at a candidate: with k = 10 one at 256² takes a third of the time on
+            two cores. ``solve`` takes None for a 0 that is known.
         relaxation: r in (0, 2), how far p and u go along each step; 1 is the published iteration. For fixed weights it
             converges for any (He and Yuan 2012; Condat 2013, algorithm 3.1). Where λ is small a large one reaches the
             same energy in fewer steps; where few steps suffice, a small duality gap takes it more (README, "Speed").

@@ -47,24 +47,21 @@ def advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
 
 
 def _advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
-    def whole(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
-        return _repeat(lambda s: solver.step(problem, s), state, count)
+    def whole(problem: Any, solver: Any, state: Any, limit: Array | int) -> Any:
+        # The integer where it is known, as reverse mode needs it.
+        return _repeat(partial(solver.step, problem), state, limit if isinstance(count, Array) else count)
 
     if (tiles := _tiles(problem, solver, state)) is None:
         return whole(problem, solver, state, count)
-
-    def in_tiles(problem: Any, solver: Any, state: Any, limit: Array) -> Any:
-        return _advance_in_tiles(tiles, problem, solver, state, limit)
+    in_tiles = sequential_vmap(partial(_advance_in_tiles, tiles))
 
     @jax.custom_jvp
-    def either(problem: Any, solver: Any, state: Any, limit: Array) -> Any:
-        return lax.platform_dependent(
-            problem, solver, state, limit, cpu=sequential_vmap(in_tiles), default=_of_known_count(whole, count)
-        )
+    def either(*operands: Any) -> Any:
+        return lax.platform_dependent(*operands, cpu=in_tiles, default=whole)
 
     @either.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        return jax.jvp(_of_known_count(whole, count), primals, tangents)
+        return jax.jvp(whole, primals, tangents)
 
     return either(problem, solver, state, jnp.asarray(count, jnp.int32))
 
@@ -119,11 +116,6 @@ class Tiles:
         return tile, window
 
 
-def _part(i: int, corner: tuple[Array, ...], shape: tuple[int, int], states: tuple[Any, Any]) -> Any:
-    """The window of one of two states."""
-    return jax.tree.map(lambda planes: cut(planes, corner, shape), states[i])
-
-
 def _tiles(problem: Any, solver: Any, state: Any) -> Tiles | None:
     """The tiles for a solver that says how far a step reaches."""
     reach = getattr(solver, "reach", None)
@@ -149,7 +141,12 @@ def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count
         tile, window = tiles.corners(i % number)
         inside = tuple(t - w for t, w in zip(tile, window, strict=True))
         local = computed_once(problem.fidelity > 0, lambda p, w: p.window(w, tiles.window), problem, window)
-        begin = lax.cond(even, *(partial(_part, i, window, tiles.window) for i in (0, 1)), states)
+
+        def begins(planes: Any) -> Any:
+            return jax.tree.map(lambda p: cut(p, window, tiles.window), planes)
+
+        # A choice between the two would read both.
+        begin = lax.cond(even, lambda a, b: begins(a), lambda a, b: begins(b), *states)
         steps = count // rounds + (turn < count % rounds)
         end = lax.fori_loop(0, steps, lambda _, s: solver.step(local, s), begin)
 
@@ -167,30 +164,23 @@ def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count
     return jax.tree.map(lambda a, b: jnp.where(rounds % 2 == 0, a, b), first, second)
 
 
-def _of_known_count(whole: Callable[..., Any], count: Array | int) -> Callable[..., Any]:
-    """``whole`` whose count is an integer where it is known, as reverse mode needs it."""
-    if isinstance(count, Array):
-        return whole
-    return lambda problem, solver, state, limit: whole(problem, solver, state, count)
-
-
 def _repeat(step: Callable[[Any], Any], state: Any, steps: Array | int) -> Any:
     """``steps`` steps; an integer as two nested, checkpointed scans: reverse mode holds 2 sqrt(steps) states."""
     if isinstance(steps, Array):
         return lax.fori_loop(0, steps, lambda _, s: step(s), state)
 
-    def advance(state: Any, length: int) -> Any:
+    def scanned(state: Any, length: int) -> Any:
         once = jax.checkpoint(lambda s, _: (step(s), None), prevent_cse=False)
         return lax.scan(once, state, None, length=length)[0]
 
     inner = _block_length(steps)
     outer, rest = divmod(steps, inner)
     if outer > 1:
-        block = jax.checkpoint(lambda s, _: (advance(s, inner), None), prevent_cse=False)
+        block = jax.checkpoint(lambda s, _: (scanned(s, inner), None), prevent_cse=False)
         state = lax.scan(block, state, None, length=outer)[0]
     else:
         rest = steps
-    return advance(state, rest) if rest else state
+    return scanned(state, rest) if rest else state
 
 
 def _block_length(steps: int) -> int:

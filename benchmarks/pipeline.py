@@ -190,10 +190,8 @@ def batches(counts: Sequence[int], size: int, steps: int) -> Table:
         photos = jnp.broadcast_to(problem.luminance, (count, size, size))
         problems = jax.tree.map(lambda leaf, count=count: jnp.broadcast_to(leaf, (count, *leaf.shape)), problem)
         predict = jax.jit(jax.vmap(lambda luminance: net.predict(luminance).probabilities))
-        # The solver's numbers are arguments: of constants XLA makes a program that is many times as slow.
-        solve = jax.jit(jax.vmap(lambda solver, problem: ctv.solve(problem, solver, steps).chroma, (None, 0)))
-        with_numbers = partial(solve, ctv.PrimalDual())
-        for name, run, batch in (("network", predict, photos), ("solver", with_numbers, problems)):
+        solve = jax.jit(jax.vmap(lambda problem: ctv.solve(problem, ctv.PrimalDual(), steps).chroma))
+        for name, run, batch in (("network", predict, photos), ("solver", solve, problems)):
             row, whole = f"{name}, {count} at once", partial(_waited, run, batch)
             table.compile[row] = compile_seconds(whole)
             table.rows[row] = measure(whole, 5).divided(count)

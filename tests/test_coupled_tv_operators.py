@@ -81,3 +81,21 @@ def test_gradients_are_finite_where_nothing_varies():
 def test_sum_of_a_large_plane():
     v = jnp.full((5000, 4000), 0.7, jnp.float32)
     np.testing.assert_allclose(float(operators.total(v)), 0.7 * v.size, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_is_kept_stays_a_computation_of_its_own(loop):
+    """XLA:CPU draws into its consumers whatever it may; also where all that goes in is known, as in a user's ``jit``."""
+
+    def step(x):
+        root = operators.computed_once(lambda x: jnp.sqrt(1 + jnp.square(x)), x)
+        return root + jnp.roll(root, 1)
+
+    def run(x):
+        return jax.lax.fori_loop(0, 9, lambda _, x: step(x), x) if loop else step(x)
+
+    x = jnp.arange(64.0)
+    for program in (jax.jit(run).lower(x), jax.jit(lambda: run(x)).lower()):
+        assert (" conditional(" in program.compile().as_text()) == (jax.default_backend() == "cpu")
+    want = np.sqrt(1 + np.arange(64.0) ** 2)
+    np.testing.assert_allclose(step(x), want + np.roll(want, 1), rtol=1e-6)

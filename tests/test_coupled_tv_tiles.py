@@ -91,13 +91,15 @@ def test_padding_hints_and_the_gamut_of_yuv_go_with_the_tiles():
     held = rng.random(SHAPE) < 0.05
     hinted = problem(d).with_hints(20 * rng.normal(size=(*SHAPE, 2)), held, rng.random(SHAPE))
     yuv = problem(dataclasses.replace(d, luminance=2.5 * d.luminance), space="yuv")
-    for p in (hinted, yuv, hinted.padded_to((60, 94)), yuv.padded_to((51, 110))):
+    for p in (hinted.padded_to((60, 94)), yuv.padded_to((51, 110))):
         assert min(divided(p, PRIMAL_DUAL)) > 1
         same(solve(p, PRIMAL_DUAL, 11).state, whole(p, PRIMAL_DUAL, PRIMAL_DUAL.init(p), 11))
 
 
+@pytest.mark.parametrize("pixels", [700, 20_000], ids=["divided", "whole, one after another"])
 @pytest.mark.usefixtures("small_caches")
-def test_a_batch_with_a_stopping_rule_is_the_same_as_a_loop():
+def test_a_batch_with_a_stopping_rule_is_the_same_as_a_loop(monkeypatch, pixels):
+    monkeypatch.setattr(tiles, "_pixels", lambda problem, state: pixels)
     problems = [problem(data(SHAPE, COUNT, seed=s, fidelity=f)) for s, f in ((0, 0.02), (1, 0.2))]
 
     def run(p):
@@ -109,6 +111,37 @@ def test_a_batch_with_a_stopping_rule_is_the_same_as_a_loop():
         same(jax.tree.map(lambda x, i=i: x[i], batch), alone)
         assert batch.steps[i] == alone.steps
     assert batch.steps[0] != batch.steps[1]
+
+
+@pytest.mark.usefixtures("small_caches")
+def test_a_batch_is_solved_one_after_another_unless_its_problems_are_small(monkeypatch):
+    p = problem(data(SHAPE, COUNT))
+    batch = jax.tree.map(lambda x: jnp.stack([x] * 5), p)
+
+    def planes_of_a_batch(pixels):
+        monkeypatch.setattr(tiles, "_pixels", lambda problem, state: pixels)
+        _solve.clear_cache()
+        run = jax.jit(jax.vmap(lambda p: solve(p, PRIMAL_DUAL, 4).chroma))
+        loops = [line for line in run.lower(batch).compile().as_text().splitlines() if " while(" in line]
+        return [f"f64[5,{SHAPE[0]},{COUNT}," in line or f"f32[5,{SHAPE[0]},{COUNT}," in line for line in loops]
+
+    assert all(planes_of_a_batch(100_000))
+    # The loop over the batch, which has it all, and that of the steps of one problem.
+    assert not all(planes_of_a_batch(20_000))
+
+
+@pytest.mark.usefixtures("small_caches")
+def test_a_gradient_through_a_batch_is_that_of_every_problem(monkeypatch):
+    monkeypatch.setattr(tiles, "_pixels", lambda problem, state: 20_000)
+    problems = [problem(data(SHAPE, COUNT, seed=s)) for s in (0, 1)]
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *problems)
+
+    def loss(fidelity, p):
+        return jnp.square(solve(p.replace(fidelity=fidelity), PRIMAL_DUAL, 6).chroma).mean()
+
+    slopes = [jax.grad(loss)(0.02, p) for p in problems]
+    together = jax.grad(lambda fidelity: jax.vmap(loss, (None, 0))(fidelity, batch).sum())(0.02)
+    np.testing.assert_allclose(together, sum(slopes), rtol=1e-3)
 
 
 @pytest.mark.parametrize("solver", [PRIMAL_DUAL, pytest.param(FIXED, marks=pytest.mark.slow)])

@@ -100,8 +100,8 @@ def test_merged_variables_compute_the_same_in_the_plain_network(seed: int) -> No
         variables[path] = np.float32(x if path[-1] == "kernel" else rng.uniform(0.5, 1.5, x.shape))
     variables = unflatten_dict(variables)
     luminance = rng.uniform(0, 100, (1, 24, 16, 1)).astype(np.float32)
-    want = CICNetwork(WIDTH, normalised=True).apply(variables, luminance)
-    got = CICNetwork(WIDTH).apply(merged(variables), luminance)
+    want = jax.jit(CICNetwork(WIDTH, normalised=True).apply)(variables, luminance)
+    got = jax.jit(CICNetwork(WIDTH).apply)(merged(variables), luminance)
     assert float(jnp.abs(want).max()) > 0.1
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
 
@@ -123,10 +123,10 @@ def test_plain_weights_compute_the_same_in_the_form_to_train(seed: int) -> None:
                 np.linalg.norm(layer["kernel"]), np.sqrt(2 * layer["kernel"].shape[3]), rtol=1e-4
             )
     trained = CICNetwork(WIDTH, normalised=True, momentum=0.0)
-    got, want = trained.apply(variables, luminance), CICNetwork(WIDTH).apply(plain, luminance)
+    got, want = jax.jit(trained.apply)(variables, luminance), jax.jit(CICNetwork(WIDTH).apply)(plain, luminance)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
     # The normalisations know what they will meet: that is checked before the first of the plain network's own.
-    _, updated = trained.apply(variables, photos, train=True, mutable=["batch_stats"])
+    _, updated = jax.jit(partial(trained.apply, train=True, mutable=["batch_stats"]))(variables, photos)
     for name in ("model1_0_norm", "model1_2_norm"):
         for key, value in variables["batch_stats"][name].items():
             np.testing.assert_allclose(updated["batch_stats"][name][key], value, rtol=1e-3, atol=1e-3)

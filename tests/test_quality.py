@@ -132,7 +132,13 @@ def test_choices_are_named_by_what_they_change():
     [
         ("coupled-tv", "kernel", ["steps=5"], ["cubic", "linear", "luminance", "nearest"]),
         ("coupled-tv", "reduction", ["steps=5"], ["1", "2", "4"]),
-        ("deep-prior", "learning_rate", ["steps=2", "channels=4", "scales=1"], ["0.0002", "0.001", "0.005"]),
+        pytest.param(
+            "deep-prior",
+            "learning_rate",
+            ["steps=2", "channels=4", "scales=1"],
+            ["0.0002", "0.001", "0.005"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_parameters_are_chosen_on_one_half_and_reported_on_the_other(folder, capsys, method, axis, center, labels):

@@ -80,7 +80,8 @@ def test_first_parameters_are_distributed_as_those_of_torch():
 
 def test_init_draws_from_the_same_ranges():
     network = SkipNetwork(channels=4, scales=1)
-    for name, layer in network.init(jax.random.key(0), jnp.zeros((1, 4, 4, 32)))["params"].items():
+    drawn = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 32)))
+    for name, layer in drawn["params"].items():
         if "kernel" in layer:
             bound = 1 / math.sqrt(np.prod(layer["kernel"].shape[:-1]))
             assert 0.5 * bound < np.abs(layer["kernel"]).max() <= bound, name
@@ -97,17 +98,20 @@ def test_any_size_comes_back_at_that_size(scales: int, height: int, width: int):
     assert out.shape == (*size, 3)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)  # every size is a program of its own
 @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_the_border_is_reflected(height: int, width: int, seed: int):
     rng = np.random.default_rng(seed)
     x, change = (
         jnp.asarray(rng.normal(size=(2, *size, 3)), jnp.float32) for size in ((height, width), (height + 2, width + 2))
     )
-    want, pull = jax.vjp(lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"), x)
-    got, pulled = jax.vjp(reflected, x)
+    want = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    got, pulled = jax.jit(lambda x, change: (reflected(x), jax.vjp(reflected, x)[1](change)[0]))(x, change)
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_allclose(pulled(change)[0], pull(change)[0], atol=1e-5)
+    # Reflection is linear: where every image agrees, so does the one gradient that fits all of them.
+    along = rng.normal(size=x.shape)
+    padded = np.pad(along, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    np.testing.assert_allclose((pulled * along).sum(), (change * padded).sum(), rtol=1e-4, atol=1e-3)
 
 
 def test_enlarged_is_bilinear():

@@ -31,6 +31,8 @@ SHAPE = (11, 37)
 SOLVER = ctv.PrimalDual(solver.SIGMA, solver.TAU, 10 * solver.RHO)
 STEPS = 7
 COMPILED = {solver.COMPILED} if find_spec("torch") and which("g++") else set()
+# Those that are there without any extra.
+PEERS = {"solver": {"NumPy, textbook"} | COMPILED, "projection": {"optax", "by sorting"}, "convolution": {"XLA's own"}}
 
 
 @pytest.fixture
@@ -48,13 +50,14 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("compiled_quickly", "one_thread")
+@pytest.mark.parametrize("peers", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["ours", "with peers"])
 @pytest.mark.parametrize(
     ("part", "rows"),
     [
-        ("solver", {"jaxcolor primal-dual", "jaxcolor inertial", "NumPy, textbook", "jaxcolor"} | COMPILED),
+        ("solver", {"jaxcolor primal-dual", "jaxcolor inertial", "jaxcolor"}),
         ("energy", {"jaxcolor primal-dual"}),
-        ("projection", {"jaxcolor", "optax", "by sorting"}),
-        ("convolution", {"jaxcolor", "XLA's own"}),
+        ("projection", {"jaxcolor"}),
+        ("convolution", {"jaxcolor"}),
         ("networks", {"jaxcolor", "jaxcolor, work of PyTorch's"}),
         ("loading", {"jaxcolor", "one thread"}),
         ("prior", {"jaxcolor"}),
@@ -63,14 +66,15 @@ def one_thread():
     ],
 )
 def test_every_part_makes_its_tables_and_options_without_a_name_are_those_of_speed(
-    part, rows, tmp_path, capsys, monkeypatch
+    part, rows, peers, tmp_path, capsys, monkeypatch
 ):
     # Programs of an earlier run of the tests will do.
     monkeypatch.setattr(speed, "compiling_anew", nullcontext)
-    main(["--quick", "--only", part, "--json", str(tmp_path / "all.json"), "--plot", str(tmp_path / "figures")])
+    files = ["--json", str(tmp_path / "all.json"), "--plot", str(tmp_path / "figures")]
+    main(["--quick", "--only", part, *files, *([] if peers else ["--no-peers"])])
     made, printed = json.loads((tmp_path / "all.json").read_text()), capsys.readouterr().out
     assert all(table["title"] in printed for table in made["tables"])
-    assert rows <= {name for table in made["tables"] for name in table["rows"]}
+    assert rows | (PEERS.get(part, set()) if peers else set()) <= {name for t in made["tables"] for name in t["rows"]}
     assert all(name in table["rows"] for table in made["tables"] for name in table["compile"])
     figures = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert figures == {"solver": {"iteration", "roofline"}, "energy": {"gap", "residual"}}.get(

@@ -625,6 +625,7 @@ def gradients(config: TrainingConfig, params: dict, rgb: jax.Array) -> tuple[flo
     return float(value), jax.tree.map(np.float64, gradient)
 
 
+@pytest.mark.slow
 def test_half_precision_changes_gradients_about_as_much_as_rounding_the_kernels(photos: list[np.ndarray]) -> None:
     """Which is much in a random network, so that no fixed tolerance tells what is right."""
     config, half = replace(CONFIG, width=1 / 16), replace(CONFIG, width=1 / 16, precision="bfloat16")

@@ -246,6 +246,7 @@ for before, after in zip(*map(jax.tree.leaves, (start.params, one.params)), stri
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_parameters_of_one(tmp_path: Path) -> None:
     """Three steps of a run, in double precision; and of one that goes on on one of two devices."""
     # Nearly all of the time is compilation, so it does not optimise.

@@ -101,16 +101,15 @@ class InertialForwardBackward:
     def step(self, problem: CoupledTVProblem, state: InertialState) -> InertialState:
         """One iteration. Pure; keeps every shape and dtype."""
         fidelity = problem.fidelity
-        always = jnp.asarray(self.smoothing) > 0
         strength = self._strength(problem)
         ahead = tuple(u + self.inertia * (u - old) for u, old in zip(state.chroma, state.previous_chroma, strict=True))
-        slopes = _total_variation_gradient(ahead, strength, problem.extent, always)  # type: ignore[arg-type]
+        slopes = _total_variation_gradient(ahead, strength, problem.extent)  # type: ignore[arg-type]
         local = metric(strength, problem.extent)
         if self.weight_step is None:
             # The same at every step, and outside a conditional, from where XLA takes it out of the loop.
             mean = weighted_mean(state.weights, problem.candidate_planes)
         else:
-            mean = computed_once(always, weighted_mean, state.weights, problem.candidate_planes)
+            mean = computed_once(weighted_mean, state.weights, problem.candidate_planes)
         moved = (
             (local * v - slope + fidelity * m) / (local + fidelity)
             for v, slope, m in zip(ahead, slopes, mean, strict=True)
@@ -120,7 +119,7 @@ class InertialForwardBackward:
             return InertialState(new, state.chroma, state.weights, state.weights)
         extrapolated = state.weights + self.weight_inertia * (state.weights - state.previous_weights)
         amount = self.weight_step * (fidelity / 2)
-        weights = descend(extrapolated, new, problem.candidate_planes, amount, always).weights()
+        weights = descend(extrapolated, new, problem.candidate_planes, amount).weights()
         return InertialState(new, state.chroma, weights, state.weights)
 
     def energy(self, problem: CoupledTVProblem, state: InertialState) -> Array:
@@ -155,14 +154,14 @@ class InertialForwardBackward:
 register(InertialForwardBackward, ("smoothing", "inertia", "weight_inertia", "weight_step"))
 
 
-def _total_variation_gradient(chroma: Pair, strength: Array, extent: Extent, always: Array) -> Pair:
+def _total_variation_gradient(chroma: Pair, strength: Array, extent: Extent) -> Pair:
     """``∇F(u) = -div(∇u / sqrt(a² + |∇u|²))``, two planes; the denominator is shared."""
 
     def steepness(chroma: Pair, strength: Array) -> Array:
         (ux, uy), (vx, vy) = gradient(chroma[0], extent), gradient(chroma[1], extent)
         return lax.rsqrt(strength * strength + ux * ux + uy * uy + vx * vx + vy * vy)
 
-    scale = computed_once(always, steepness, chroma, strength)
+    scale = computed_once(steepness, chroma, strength)
 
     def slope(plane: Array) -> Array:
         x, y = gradient(plane, extent)

@@ -137,8 +137,7 @@ class PrimalDual:
     def step(self, problem: CoupledTVProblem, state: PrimalDualState) -> PrimalDualState:
         """One iteration. Pure; keeps every shape and dtype."""
         tau, fidelity = self.primal_step, problem.fidelity
-        always = jnp.asarray(self.dual_step) > 0
-        dual = self._ascend(problem, state, always)
+        dual = self._ascend(problem, state)
 
         def proximal(chroma: Pair, dual: tuple[Plane, ...], mean: Pair, problem: CoupledTVProblem) -> Pair:
             new = (
@@ -155,11 +154,11 @@ class PrimalDual:
             projected = state.projected
             # The same at every step, and outside the conditional, from where XLA takes it out of the loop.
             mean = weighted_mean(projected.weights(), problem.candidate_planes)
-            new = computed_once(always, proximal, start, dual, mean, problem)
+            new = computed_once(proximal, start, dual, mean, problem)
         else:
             amount = self.weight_step * (fidelity / 2)
-            projected = descend(state.weights, state.extrapolated, problem.candidate_planes, amount, always)
-            new = computed_once(always, toward_mean, start, dual, projected, problem)
+            projected = descend(state.weights, state.extrapolated, problem.candidate_planes, amount)
+            new = computed_once(toward_mean, start, dual, projected, problem)
         ahead = tuple(2 * n - u for n, u in zip(new, start, strict=True))
         return PrimalDualState(new, ahead, projected, dual)
 
@@ -168,7 +167,7 @@ class PrimalDual:
         r = self.relaxation
         return tuple((2 - r) * u - (1 - r) * e for u, e in zip(state.chroma, state.extrapolated, strict=True))  # type: ignore[return-value]
 
-    def _ascend(self, problem: CoupledTVProblem, state: PrimalDualState, always: Array) -> tuple[Plane, ...]:
+    def _ascend(self, problem: CoupledTVProblem, state: PrimalDualState) -> tuple[Plane, ...]:
         """p ← (1 - r) p + r P_B(p + σ (a, ∇ū)); zero where there is no neighbour to take a difference with."""
         r, sigma, extent = self.relaxation, self.dual_step, problem.extent
         strength = edge_strength(problem.luminance, problem.coupling, self.smoothing, extent)
@@ -182,7 +181,7 @@ class PrimalDual:
             return jax.lax.rsqrt(jnp.maximum(sum(rest, start=first), 1))
 
         operands = (state.dual, state.extrapolated, strength)
-        scale = computed_once(always, shrinkage, *operands)
+        scale = computed_once(shrinkage, *operands)
         return tuple((1 - r) * p + r * (m * scale) for p, m in zip(state.dual, moved(*operands), strict=True))
 
     def energy(self, problem: CoupledTVProblem, state: PrimalDualState) -> Array:

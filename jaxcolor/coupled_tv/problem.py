@@ -169,7 +169,7 @@ class CoupledTVProblem:
     def start(self) -> Pair:
         """:meth:`mean` in R: where every solver starts, two planes."""
         # Kept: the first energy looks at every pixel of it seven times.
-        mean = computed_once(self.fidelity > 0, weighted_mean, self.weight_planes, self.candidate_planes)
+        mean = computed_once(weighted_mean, self.weight_planes, self.candidate_planes)
         return self.project(mean)
 
     def energy(self, chroma: ArrayLike, weights: ArrayLike, smoothing: Number = 0.0) -> Array:

@@ -3,7 +3,7 @@
 A step passes through all planes several times, and where they are larger than the caches it waits for memory. A tile
 with a margin around it can take a few steps while it stays in the caches: what the margin lacks of the image beyond it
 spoils one more row and column with every step, and not the tile (overlapped tiling). The margins are computed twice;
-results are the same.
+results are the same. For the same reason problems of a batch are solved one after another on CPU, unless they are small.
 """
 
 import math
@@ -28,6 +28,10 @@ _STEPS_TOGETHER = 13
 # Of state and problem in a tile with its margin, for every core. Up to twice that an image is not divided: tiles were
 # slower at 256², gained nothing at 320², a quarter at 384² and a half at 1024².
 _BYTES_PER_CORE = 4_000_000
+# A problem that takes more of what caches hold is not solved beside others. A step of one of sixteen problems of ten
+# candidates, all at once and one after another: 0.04 and 0.06 ms at 64², 0.18 and 0.10 at 96², 0.49 and 0.16 at 128²,
+# 2.1 and 0.6 at 256²; of two problems 0.14 and 0.16 at 128² (leads).
+_SHARE_OF_A_BATCH = 1 / 8
 # The first pixels of a row take longer: 231 × 197 took a tenth longer than 154 × 282.
 _PIXELS_TO_BEGIN_A_ROW = 32
 
@@ -36,7 +40,7 @@ def advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
     """``count`` steps of a solver; on CPU in tiles where ``solver.reach`` allows it and the image is large enough.
 
     Differentiable in both modes with an integer as ``count``, with a traced one forward only: then all steps are of the
-    whole image. Under ``vmap`` tiled problems are solved one after another.
+    whole image. Under ``vmap`` problems that would drive each other out of the caches are solved one after another.
     """
     if getattr(solver, "weight_step", 0) is not None:
         return _advance(problem, solver, state, count)
@@ -51,13 +55,14 @@ def _advance(problem: Any, solver: Any, state: Any, count: Array | int) -> Any:
         # The integer where it is known, as reverse mode needs it.
         return _repeat(partial(solver.step, problem), state, limit if isinstance(count, Array) else count)
 
-    if (tiles := _tiles(problem, solver, state)) is None:
+    tiles, pixels = _tiles(problem, solver, state), math.prod(problem.shape)
+    if tiles is None and pixels <= _SHARE_OF_A_BATCH * _pixels(problem, state):
         return whole(problem, solver, state, count)
-    in_tiles = sequential_vmap(partial(_advance_in_tiles, tiles))
+    one_by_one = sequential_vmap(whole if tiles is None else partial(_advance_in_tiles, tiles))
 
     @jax.custom_jvp
     def either(*operands: Any) -> Any:
-        return lax.platform_dependent(*operands, cpu=in_tiles, default=whole)
+        return lax.platform_dependent(*operands, cpu=one_by_one, default=whole)
 
     @either.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -140,7 +145,7 @@ def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count
         turn, even = i // number, i // number % 2 == 0
         tile, window = tiles.corners(i % number)
         inside = tuple(t - w for t, w in zip(tile, window, strict=True))
-        local = computed_once(problem.fidelity > 0, lambda p, w: p.window(w, tiles.window), problem, window)
+        local = computed_once(lambda p, w: p.window(w, tiles.window), problem, window)
 
         def begins(planes: Any) -> Any:
             return jax.tree.map(lambda p: cut(p, window, tiles.window), planes)

@@ -65,18 +65,13 @@ class Projected:
 register(Projected, ("vectors", "threshold"))
 
 
-def descend(
-    weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number, always: Array
-) -> Projected:
-    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``.
-
-    ``always`` is a true value unknown at compile time, see :func:`computed_once`. One weight is always 1.
-    """
+def descend(weights: Planes, chroma: Pair, candidates: tuple[Planes, Planes], amount: Number) -> Projected:
+    """``w ← P_Δ(w - amount·(‖u - c_i‖²)_i)``. One weight is always 1."""
     if weights.shape[-2] == 1:
         return Projected.of(jnp.ones_like(weights))
     u, v = (plane[..., None, :] for plane in chroma)
     moved = weights - amount * ((u - candidates[0]) ** 2 + (v - candidates[1]) ** 2)
-    return Projected(moved, computed_once(always, _threshold, moved))
+    return Projected(moved, computed_once(_threshold, moved))
 
 
 def with_weights_kept(solver: Any) -> Any:

@@ -85,7 +85,7 @@ def test_sum_of_a_large_plane():
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_what_is_kept_stays_a_computation_of_its_own(loop):
-    """XLA:CPU draws into its consumers whatever it may; also where all that goes in is known, as in a user's ``jit``."""
+    """XLA:CPU draws into its consumers whatever it may; also where all is known, as in a ``jit`` of one's own."""
 
     def step(x):
         root = operators.computed_once(lambda x: jnp.sqrt(1 + jnp.square(x)), x)

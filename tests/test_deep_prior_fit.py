@@ -317,9 +317,10 @@ def test_a_residual_network_starts_with_the_picture_that_it_is_given() -> None:
         replace(tiny, guided=False)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 1))
 @example(0, 0.01)
-@settings(max_examples=3)
+@settings(max_examples=5)
 def test_the_fast_preset_lowers_the_loss_of_its_guide(seed: int, noise: float) -> None:
     """Even of a picture that is nearly smooth already, as the coupled-TV solution is."""
     random = np.random.default_rng(seed)

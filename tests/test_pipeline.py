@@ -146,9 +146,9 @@ def test_the_deep_prior(net: jc.CIC, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(jc.InputError, match="lies outside the photo"):
         jc.colorize(photo(20, 28), weights=net, hints=jc.Hints([jc.Hint(99, 1, 1, (1, 0, 0))]), **settings)
 
-    monkeypatch.setattr("jaxcolor.methods.fitting_pixels", lambda channels: 24**2 * 5 // 4)
-    fitted = jc.colorize(photo(40, 60), weights=net, **(settings | {"working_side": None}))
-    assert fitted.report["notes"] == ["the deep prior was fitted at 29×20 pixels, as large as memory allows"]
+    monkeypatch.setattr("jaxcolor.methods.fitting_pixels", lambda channels: 4500 * 5 // 4)
+    fitted = jc.colorize(photo(80, 90), weights=net, **(settings | {"working_side": None}))
+    assert fitted.report["notes"] == ["the deep prior was fitted at 71×63 pixels, as large as memory allows"]
     monkeypatch.setattr("jaxcolor.methods.fitting_pixels", lambda channels: 0)
     with pytest.raises(jc.InputError, match="memory for 2400 pixels at least"):
         jc.colorize(photo(40, 60), weights=net, **settings)

@@ -130,7 +130,9 @@ def test_choices_are_named_by_what_they_change():
 @pytest.mark.parametrize(
     ("method", "axis", "center", "labels"),
     [
-        ("coupled-tv", "kernel", ["steps=5"], ["cubic", "linear", "luminance", "nearest"]),
+        pytest.param(
+            "coupled-tv", "kernel", ["steps=5"], ["cubic", "linear", "luminance", "nearest"], marks=pytest.mark.slow
+        ),
         ("coupled-tv", "reduction", ["steps=5"], ["1", "2", "4"]),
         pytest.param(
             "deep-prior",

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import log_softmax, softmax
@@ -338,6 +338,7 @@ def test_targets_are_the_mean_colors_of_the_cells(photos: list[np.ndarray]) -> N
         np.testing.assert_allclose(ab[:, i, j], want, atol=1e-3)
 
 
+@settings(max_examples=8)  # every size is a program of its own
 @given(st.integers(0, 2**31 - 1), st.integers(2, 9), st.integers(2, 9))
 def test_a_retouched_photo_has_one_tone_curve_and_one_sharpness(seed: int, height: int, width: int) -> None:
     """A flat photo tells the tone; then one pixel of a drawn one tells the sharpening of all its pixels."""
@@ -584,6 +585,7 @@ def test_a_teacher_teaches_what_the_loss_asks_for(
     np.testing.assert_allclose(got, want / want.sum(-1, keepdims=True), rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_teacher_has_its_share_of_the_loss_and_is_learned_from(photos: list[np.ndarray]) -> None:
     config = replace(CONFIG, teacher_share=0.75, steps=40, warmup=1, decay=1)
     prior, rgb = jnp.full(313, 1 / 313), jnp.asarray(make_batch(photos, CONFIG.size, CONFIG.batch, 0, 0))

@@ -210,6 +210,7 @@ def variable_shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
     return shapes | {"params/model_out": (PALETTE_SIZE, 2)}
 
 
+@jax.jit
 def merged(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Variables of the plain network that computes what the ``normalised`` one does with ``variables``.
 
@@ -234,6 +235,7 @@ def merged(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": params, "batch_stats": stats}
 
 
+@partial(jax.jit, static_argnames="width")
 def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -> dict[str, Any]:
     """Variables of the ``normalised`` network that computes what the plain one does with ``variables``.
 
@@ -263,6 +265,7 @@ def unmerged(variables: Mapping[str, Any], width: float, luminance: jax.Array) -
     return {"params": params, "batch_stats": stats}
 
 
+@partial(jax.jit, static_argnames="width")
 def widened(variables: Mapping[str, Any], width: float, key: jax.Array) -> dict[str, Any]:
     """Variables of a wider plain network that computes what the plain one does with ``variables``.
 

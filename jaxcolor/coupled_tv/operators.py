@@ -151,8 +151,8 @@ def computed_once(function: Callable[..., Any], *operands: Any) -> Any:
     traced = jax.jit(function, inline=True)
 
     def guarded(*args: Any) -> Any:
-        shapes = jax.eval_shape(traced, *args)
-        return lax.cond(lax.optimization_barrier(jnp.bool_(True)), traced, lambda *_: jax.tree.map(jnp.zeros_like, shapes), *args)
+        true, shapes = lax.optimization_barrier(jnp.bool_(True)), jax.eval_shape(traced, *args)
+        return lax.cond(true, traced, lambda *_: jax.tree.map(jnp.zeros_like, shapes), *args)
 
     return lax.platform_dependent(*operands, cpu=guarded, default=traced)
 

@@ -3,7 +3,7 @@
 A step passes through all planes several times, and where they are larger than the caches it waits for memory. A tile
 with a margin around it can take a few steps while it stays in the caches: what the margin lacks of the image beyond it
 spoils one more row and column with every step, and not the tile (overlapped tiling). The margins are computed twice;
-results are the same. For the same reason problems of a batch are solved one after another on CPU, unless they are small.
+results are the same. For the same reason the problems of a batch are solved one after another, unless they are small.
 """
 
 import math

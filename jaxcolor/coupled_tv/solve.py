@@ -62,8 +62,9 @@ def solve(
     Raises:
         InputError: steps < 0, record_every < 1, or an ``init`` of another shape.
 
-    Works under ``jax.jit`` and ``jax.vmap``, with the arrays, steps and status that each problem has alone. Without
-    ``stop`` also under ``jax.grad`` and ``jax.jvp``: states are stored at about sqrt(steps) checkpoints and the rest is
+    Works under ``jax.jit`` and ``jax.vmap``, with the arrays, steps and status that each problem has alone; on CPU
+    problems that are not small are then solved one after another, which keeps each in the caches. Without ``stop``
+    also under ``jax.grad`` and ``jax.jvp``: states are stored at about sqrt(steps) checkpoints and the rest is
     recomputed, so that reverse mode holds about 2 sqrt(steps) states. With ``stop`` only forward mode.
 
     >>> problem = CoupledTVProblem(jnp.zeros((4, 4)), jnp.zeros((4, 4, 3, 2)), jnp.full((4, 4, 3), 1 / 3))

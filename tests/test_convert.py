@@ -30,8 +30,11 @@ WITH_MANY_CHANNELS = 16
 
 @pytest.mark.parametrize(
     ("width", "shape", "winograd"),
-    [(SMALL, (2, 24, 104), False), (1.0, (1, 72, 96), False), (1.0, (1, 72, 96), True)],
-    ids=["small", "full width", "full width, Winograd"],
+    [
+        pytest.param(SMALL, (2, 24, 104), False, id="small"),
+        pytest.param(1.0, (1, 72, 96), False, id="full width", marks=pytest.mark.slow),
+        pytest.param(1.0, (1, 72, 96), True, id="full width, Winograd"),
+    ],
 )
 def test_converted_network_agrees_with_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: float, shape: tuple[int, int, int], winograd: bool

@@ -75,6 +75,7 @@ def test_a_plateau_ends_the_fit(gray: Path, run: Run, monkeypatch: pytest.Monkey
     assert (report["steps"], report["status"]) == (400, "the stopping rule was met")
 
 
+@pytest.mark.slow
 def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(deep_prior.VARIANTS, "fast", replace(TINY, steps=3))
     row, column = np.mgrid[:32, :32]

@@ -121,7 +121,7 @@ def test_shift_and_blur_are_recognised() -> None:
     assert registration.estimate_shift(light, 0 * chroma).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("shape", [(1, 3100), (6200, 3)])
+@pytest.mark.parametrize("shape", [(1, 3100), pytest.param((6200, 3), marks=pytest.mark.slow)])
 def test_long_thin_pictures_are_refined(shape: tuple[int, int]) -> None:
     light = np.full(shape, 60, np.float32)
     given = np.full((*shape, 3), [0.7, 0.5, 0.5], np.float32)

@@ -78,6 +78,7 @@ def test_first_parameters_are_distributed_as_those_of_torch():
     assert (np.asarray(apart["deep0"]["kernel"]) != np.asarray(parameters["deep0"]["kernel"])).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_init_draws_from_the_same_ranges():
     network = SkipNetwork(channels=4, scales=1)
     drawn = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 32)))

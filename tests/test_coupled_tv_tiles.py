@@ -91,7 +91,7 @@ def test_padding_hints_and_the_gamut_of_yuv_go_with_the_tiles():
     held = rng.random(SHAPE) < 0.05
     hinted = problem(d).with_hints(20 * rng.normal(size=(*SHAPE, 2)), held, rng.random(SHAPE))
     yuv = problem(dataclasses.replace(d, luminance=2.5 * d.luminance), space="yuv")
-    for p in (hinted.padded_to((60, 94)), yuv.padded_to((51, 110))):
+    for p in (hinted, yuv, hinted.padded_to((60, 94)), yuv.padded_to((51, 110))):
         assert min(divided(p, PRIMAL_DUAL)) > 1
         same(solve(p, PRIMAL_DUAL, 11).state, whole(p, PRIMAL_DUAL, PRIMAL_DUAL.init(p), 11))
 

@@ -99,7 +99,7 @@ def test_any_size_comes_back_at_that_size(scales: int, height: int, width: int):
     assert out.shape == (*size, 3)
 
 
-@settings(max_examples=5)  # every size is a program of its own
+@settings(max_examples=10)  # every size is a program of its own
 @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_the_border_is_reflected(height: int, width: int, seed: int):
     rng = np.random.default_rng(seed)

@@ -55,13 +55,13 @@ class FusedC:
             for x in (solver.dual_step, solver.primal_step, problem.fidelity, solver.weight_step)
         ]
 
-    def __call__(self, steps: int) -> None:
-        """Take so many steps."""
+    def __call__(self, steps: int, turning: bool = False) -> None:
+        """Take so many steps; with ``turning`` a core takes rows in every one that another took in the one before."""
         library, single = self.builds[self.build]
         pointers = [(ctypes.c_void_p * len(of))(*(p.ctypes.data for p in of)) for of in list(self.planes.values())[1:]]
         strength = ctypes.c_void_p(self.planes["strength"][0].ctypes.data)
         size = (*self.shape, ctypes.c_size_t(self.stride))
-        library.iterate(steps, int(single), *size, strength, *pointers, *self.numbers)
+        library.iterate(steps, int(single), int(turning), *size, strength, *pointers, *self.numbers)
         if steps % 2:
             self.planes["chroma"], self.planes["before"] = self.planes["before"], self.planes["chroma"]
 

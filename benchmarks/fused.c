@@ -147,10 +147,11 @@ static void descend_row(const Problem *q, int row, float *const *u, float *const
   if (column < q->width) descend(q, row, column, q->width - column, u, old);
 }
 
-/* After an odd number of steps the chroma is in `old`, and the one before it in `u`. */
-void iterate(int steps, int single, int height, int width, size_t stride, const float *a, float *const *c,
-             float *const *w, float *const *u, float *const *old, float *const *p, float sigma, float tau,
-             float lambda, float rho) {
+/* After an odd number of steps the chroma is in `old`, and the one before it in `u`. With `turning` a thread takes
+ * another part of the rows in every step, so that all it reads was written by another core. */
+void iterate(int steps, int single, int turning, int height, int width, size_t stride, const float *a,
+             float *const *c, float *const *w, float *const *u, float *const *old, float *const *p, float sigma,
+             float tau, float lambda, float rho) {
   const Problem q = {height, width, stride, a, c, w, p, sigma, tau, lambda, rho};
 #pragma omp parallel
   {
@@ -158,8 +159,9 @@ void iterate(int steps, int single, int height, int width, size_t stride, const 
 #ifdef _OPENMP
     threads = omp_get_num_threads(), me = omp_get_thread_num();
 #endif
-    const int first = (int)((long)height * me / threads), end = (int)((long)height * (me + 1) / threads);
     for (int step = 0; step < steps; step++) {
+      const long part = turning ? (me + step) % threads : me;
+      const int first = (int)(height * part / threads), end = (int)(height * (part + 1) / threads);
       float *const *now = step % 2 ? old : u, *const *next = step % 2 ? u : old;
       /* In one pass a thread's last row goes first: it needs the next thread's first row as it was, which in turn
        * needs its result. */

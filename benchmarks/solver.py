@@ -17,6 +17,9 @@ from .timing import Steps, Table, compile_seconds, measure_in_turns, measure_ste
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 C, TRIAD, COMPILED = "fused C", "triad of the least bytes", "PyTorch compiled, planes"
+# XLA:CPU gives rows to whichever thread is free. On cores that share no cache they are then fetched from each other,
+# twice as long as this row takes beside the one of C.
+TURNING = "fused C, cores change rows"
 PRIMAL_DUAL, INERTIAL = "jaxcolor primal-dual", "jaxcolor inertial"
 # So long may the measured run of a slow peer take.
 SECONDS = 1.0
@@ -76,7 +79,11 @@ def iteration(size: int, count: int, peers: bool) -> Table:
     except bound.NoCompiler as error:
         table.notes.append(f"{error}: the C loop and the ratios to it are left out")
     else:
-        ways |= {C: Steps(fused, 4, 4 + steps), TRIAD: Steps(partial(_repeated, sweep), 4, 4 + steps)}
+        ways |= {
+            C: Steps(fused, 4, 4 + steps),
+            TURNING: Steps(partial(fused, turning=True), 4, 4 + steps),
+            TRIAD: Steps(partial(_repeated, sweep), 4, 4 + steps),
+        }
         table.notes += [f"{C}: {build}", *fused.notes]
     if peers:
         ways |= _peers(arrays, problem, solver, table.notes)

@@ -236,7 +236,7 @@ def test_every_build_in_c_takes_the_step_that_ours_takes(count, layout):
         loop = bound.FusedC(problem, SOLVER, layout)
         loop.build = name
         loop(3)
-        loop(STEPS - 3)
+        loop(STEPS - 3, turning=True)
         check(np.stack(loop.planes["chroma"], -1), np.stack(loop.planes["weights"], -1), solution)
     # Libraries linked with -ffast-math flush such numbers to 0, in the whole process.
     assert np.float64(1e-310) * np.float64(1.0) > 0

@@ -59,6 +59,7 @@ class ColorDistribution:
         """Expected color ``[h, w, 2]``: smooth, and gray where the distribution is undecided."""
         return jnp.matmul(self.probabilities, self.palette, precision=jax.lax.Precision.HIGHEST)
 
+    @jax.jit
     def annealed(self, temperature: float | jax.Array) -> "ColorDistribution":
         """The distribution sharpened by raising it to the power 1/T and renormalising (T = 1: unchanged).
 
@@ -66,10 +67,12 @@ class ColorDistribution:
         """
         return replace(self, probabilities=jax.nn.softmax(_finite_log(self.probabilities) / temperature, axis=-1))
 
+    @jax.jit
     def annealed_mean(self, temperature: float | jax.Array = ANNEALING_TEMPERATURE) -> jax.Array:
         """The read-out of Zhang et al. 2016, equation 5: mean of the annealed distribution, ``[h, w, 2]``."""
         return self.annealed(temperature).mean()
 
+    @jax.jit
     def reweighted(self, weights: jax.Array) -> "ColorDistribution":
         """The distribution with each color's probability multiplied by its weight, renormalised.
 
@@ -82,6 +85,7 @@ class ColorDistribution:
         weighted = self.probabilities * weights
         return replace(self, probabilities=weighted / weighted.sum(-1, keepdims=True))
 
+    @jax.jit
     def carried_to(self, palette: jax.Array) -> "ColorDistribution":
         """The distribution over other colors ``[P, 2]``: each color's probability goes to those nearest to it.
 
@@ -110,6 +114,7 @@ class ColorDistribution:
         _check_count(count, self.palette.shape[0])
         return replace(self, probabilities=_concentrated(self.probabilities, self.palette, count))
 
+    @jax.jit
     def enlivened(self, share: float = ENLIVENING, temperature: float = ANNEALING_TEMPERATURE) -> "ColorDistribution":
         """The distribution mixed with a share of the annealed one in cells whose mean is paler than the annealed mean.
 
@@ -130,6 +135,7 @@ class ColorDistribution:
         mixed = self.probabilities + shares[..., None] * (lively.probabilities - self.probabilities)
         return replace(self, probabilities=mixed)
 
+    @jax.jit
     def moved(self, shift: jax.Array) -> "ColorDistribution":
         """The distribution whose colors lay ``shift`` cells (down, right) off their place, put back.
 
@@ -149,12 +155,14 @@ class ColorDistribution:
         moved = jnp.maximum(moved, 0)
         return replace(self, probabilities=moved / moved.sum(-1, keepdims=True))
 
+    @jax.jit
     def variance(self) -> jax.Array:
         """Variance of the color ``[h, w]`` in squared Lab units: trace of the covariance."""
         norms = (self.palette**2).sum(-1)
         second = jnp.matmul(self.probabilities, norms, precision=jax.lax.Precision.HIGHEST)
         return jnp.maximum(second - (self.mean() ** 2).sum(-1), 0.0)
 
+    @jax.jit
     def entropy(self) -> jax.Array:
         """Entropy ``[h, w]`` in nats, from 0 (certain) to log Q (uniform)."""
         return -(self.probabilities * _finite_log(self.probabilities)).sum(-1)

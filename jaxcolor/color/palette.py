@@ -6,6 +6,7 @@ table below is the list that the released weights were trained with.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ def ab_bins() -> np.ndarray:
     return np.array(centers, np.float32)
 
 
+@partial(jax.jit, static_argnames="neighbors")
 def nearest_bins(
     ab: jax.Array, palette: jax.Array, neighbors: int = 5, sigma: float = 5.0
 ) -> tuple[jax.Array, jax.Array]:
@@ -54,6 +56,7 @@ def nearest_bins(
     return indices, weights / weights.sum(-1, keepdims=True)
 
 
+@partial(jax.jit, static_argnames="neighbors")
 def soft_encode(ab: jax.Array, palette: jax.Array, neighbors: int = 5, sigma: float = 5.0) -> jax.Array:
     """Soft encoding of colors ``[..., 2]`` as distributions ``[..., Q]`` over the palette; see :func:`nearest_bins`.
 
@@ -66,6 +69,7 @@ def soft_encode(ab: jax.Array, palette: jax.Array, neighbors: int = 5, sigma: fl
     return dense(indices, weights)
 
 
+@jax.jit
 def smooth_prior(prior: jax.Array, palette: jax.Array, sigma: float = 5.0) -> jax.Array:
     """Gaussian smoothing in the ab plane of an empirical bin distribution ``[Q]``; the result sums to 1.
 
@@ -82,6 +86,7 @@ def smooth_prior(prior: jax.Array, palette: jax.Array, sigma: float = 5.0) -> ja
     return smoothed / smoothed.sum()
 
 
+@jax.jit
 def rebalancing_weights(prior: jax.Array, uniform_share: float = 0.5) -> jax.Array:
     """Class weights ``[Q]`` that give rare colors more say: w ∝ 1 / ((1 - λ) p + λ / Q), with Σ p w = 1.
 

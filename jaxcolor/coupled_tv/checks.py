@@ -77,7 +77,7 @@ def check_count(name: str, value: object, least: int) -> None:
 
 def check_finite(name: str, array: Array) -> None:
     """Raise :class:`InputError` for infinity or NaN."""
-    if not isinstance(array, jax.core.Tracer) and not bool(jnp.isfinite(array).all()):
+    if not isinstance(array, jax.core.Tracer) and not all(math.isfinite(float(x)) for x in _extremes(array)):
         raise InputError(f"{name} contains NaN or infinity; replace those values first")
 
 
@@ -107,7 +107,7 @@ def check_luminance(luminance: ArrayLike) -> Array:
     y = y.astype(jnp.result_type(y.dtype, jnp.float32))
     if not isinstance(y, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
-            low, high = float(y.min()), float(y.max())
+            low, high = (float(x) for x in _extremes(y))
         _check_range(low, high, "lab")
     return y
 
@@ -121,11 +121,16 @@ def _check_range(low: float, high: float, space: str) -> None:
 
 
 @jax.jit
+def _extremes(values: Array) -> tuple[Array, Array]:
+    """Minimum and maximum, which propagate NaN."""
+    return values.min(), values.max()
+
+
+@jax.jit
 def _facts(luminance: Array, candidates: Array, weights: Array) -> tuple[Array, ...]:
-    """Extremes that show every fault; minimum and maximum propagate NaN."""
+    """Extremes that show every fault."""
     return (
-        luminance.min(),
-        luminance.max(),
+        *_extremes(luminance),
         jnp.abs(candidates).max(),
         weights.min(),
         jnp.abs(weights.sum(-1) - 1).max(),

@@ -216,6 +216,7 @@ class CoupledTVProblem:
         held, fixed_u, fixed_v = self.fixed
         return jnp.where(held, fixed_u, u), jnp.where(held, fixed_v, v)
 
+    @jax.jit
     def with_hints(self, colors: ArrayLike, held: ArrayLike, share: ArrayLike) -> "CoupledTVProblem":
         """The same problem with colors that are known at some pixels and likely around them.
 

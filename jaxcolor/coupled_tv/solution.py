@@ -87,12 +87,12 @@ class Solution:
     @property
     def chroma(self) -> Array:
         """u ``[H, W, 2]``: (a*, b*) or (U, V); assembled on each access."""
-        return jnp.stack(self.state.chroma, -1)
+        return _chroma(self.state)
 
     @property
     def weights(self) -> Array:
         """w ``[H, W, k]``; assembled on each access."""
-        return join(self.state.weights)
+        return _weights(self.state)
 
     def cropped(self, height: int, width: int) -> "Solution":
         """The top left corner, which undoes ``problem.padded_to``."""
@@ -109,6 +109,16 @@ class Solution:
         if self.status.ndim:
             return [Status(int(s)).message for s in self.status.ravel()]
         return Status(int(self.status)).message
+
+
+@jax.jit
+def _chroma(state: Any) -> Array:
+    return jnp.stack(state.chroma, -1)
+
+
+@jax.jit
+def _weights(state: Any) -> Array:
+    return join(state.weights)
 
 
 register(Solution, ("state", "status", "steps", "energies"))

@@ -1,5 +1,6 @@
 """How far colors bleed over edges. Gray never bleeds: print these measures with the saturation, always."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxcolor.metrics.arithmetic import gradient_length, length, mean, ratio
 from jaxcolor.metrics.difference import delta_e_2000
 
 
+@jax.jit
 def edges(values: jax.Array, share: float = 0.1) -> jax.Array:
     """The pixels with the strongest gradient (forward differences, all channels together).
 
@@ -35,6 +37,7 @@ def edges(values: jax.Array, share: float = 0.1) -> jax.Array:
     return (strength >= threshold) & (strength > 0)
 
 
+@partial(jax.jit, static_argnames="distance")
 def near(mask: jax.Array, distance: int) -> jax.Array:
     """The pixels at most ``distance`` rows and columns away from the mask (a square neighborhood).
 
@@ -55,6 +58,7 @@ def near(mask: jax.Array, distance: int) -> jax.Array:
     return grown > 0
 
 
+@partial(jax.jit, static_argnames="distance")
 def variation_away_from_edges(
     luminance: jax.Array, chroma: jax.Array, distance: int = 2, share: float = 0.1
 ) -> jax.Array:
@@ -86,6 +90,7 @@ def variation_away_from_edges(
     return ratio(mean(variation * away), mean(variation))
 
 
+@jax.jit
 def alignment_gain(luminance: jax.Array, chroma: jax.Array, coupling: float | jax.Array = 1.0) -> jax.Array:
     """How far the edges of luminance and chroma coincide, by how much their coupled total variation saves.
 
@@ -122,6 +127,7 @@ class BandError(NamedTuple):
     elsewhere: jax.Array
 
 
+@partial(jax.jit, static_argnames="distance")
 def band_error(lab: jax.Array, truth: jax.Array, distance: int = 4, share: float = 0.1) -> BandError:
     """Mean ΔE2000 within ``distance`` pixels of the truth's color edges, and elsewhere.
 
@@ -148,6 +154,7 @@ def band_error(lab: jax.Array, truth: jax.Array, distance: int = 4, share: float
     return BandError(mean(difference, band), mean(difference, ~band))
 
 
+@jax.jit
 def leak_fraction(
     chroma: jax.Array, left: jax.Array, right: jax.Array, is_right: jax.Array, ignore: jax.Array | None = None
 ) -> jax.Array:
@@ -176,6 +183,7 @@ def leak_fraction(
     return mean(wrong) if ignore is None else mean(wrong, ~ignore)
 
 
+@partial(jax.jit, static_argnames="distance")
 def edge_width(
     luminance: jax.Array, chroma: jax.Array, distance: int = 8, share: float = 0.05, contrast: float = 10.0
 ) -> jax.Array:

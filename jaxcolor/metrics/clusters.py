@@ -1,5 +1,6 @@
 """The cluster discrepancy ratio: does the result keep apart what the truth keeps apart at its color edges?"""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,7 @@ def cluster_discrepancy_ratio(chroma: ArrayLike, truth: ArrayLike, radius: int =
     return DiscrepancyRatio(*ratios)
 
 
+@partial(jax.jit, static_argnames="radius")
 def kept_apart(edge: jax.Array, true_labels: jax.Array, labels: jax.Array, radius: int = 5) -> jax.Array:
     """The ratio of :func:`cluster_discrepancy_ratio` for known edges and clusters.
 

@@ -15,6 +15,7 @@ _POW25_7 = 25.0**7
 _GRAY = 1e-6
 
 
+@jax.jit
 def delta_e_2000(lab1: jax.Array, lab2: jax.Array) -> jax.Array:
     """CIEDE2000, the perceived difference of two colors; symmetric.
 
@@ -68,6 +69,7 @@ def _weighted_difference(
     return safe_sqrt(dl**2 + dc**2 + dh**2 + rotation * dc * dh)
 
 
+@jax.jit
 def psnr(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     """Peak signal-to-noise ratio, 10 log10(peak² / mean squared error), over all channels and pixels.
 
@@ -88,6 +90,7 @@ def psnr(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     return 10 * jnp.log10(peak**2 / mean((as_float(rgb1) - as_float(rgb2)) ** 2))
 
 
+@jax.jit
 def ssim(rgb1: jax.Array, rgb2: jax.Array, peak: float = 1.0) -> jax.Array:
     """Structural similarity: local means, contrasts and correlation compared in a Gaussian window of 11 x 11, σ = 1.5.
 
@@ -138,6 +141,7 @@ def _windowed_mean(picture: jax.Array) -> jax.Array:
     return picture
 
 
+@jax.jit
 def area_under_curve(
     chroma: jax.Array, truth: jax.Array, weights: jax.Array | None = None, threshold: int = 150
 ) -> jax.Array:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxcolor.metrics.arithmetic import channels, length, mean, safe_sqrt
 
 
+@jax.jit
 def colorfulness(rgb: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """How colorful a picture looks: spread of its opponent colors plus 0.3 times their mean's distance from gray.
 
@@ -31,6 +32,7 @@ def colorfulness(rgb: jax.Array, where: jax.Array | None = None) -> jax.Array:
     return safe_sqrt(spread) + 0.3 * length(*means)
 
 
+@jax.jit
 def saturation(rgb: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """Mean HSV saturation, (max - min) / max over the channels of each pixel; 0 for black.
 

@@ -266,6 +266,7 @@ def _until_rest(problem: CoupledTVProblem, solver: Solver, carry: Any, stop: Sto
     return lax.while_loop(unfinished, to_next_look, carry)
 
 
+@jax.jit
 def _judge(state: Any, status: Array) -> Array:
     return jnp.where(_finite(state), status, jnp.int32(Status.NON_FINITE))
 

@@ -383,7 +383,7 @@ def test_ssim_agrees_with_scikit_image() -> None:
     np.testing.assert_allclose(jax.jit(metrics.ssim)(first, second), expected, rtol=1e-5)
 
 
-PUBLIC = [name for name in dir(metrics) if inspect.isfunction(getattr(metrics, name))]
+PUBLIC = [name for name in dir(metrics) if inspect.isfunction(inspect.unwrap(getattr(metrics, name)))]
 
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"edges", "near"}))

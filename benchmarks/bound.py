@@ -56,7 +56,7 @@ class FusedC:
         ]
 
     def __call__(self, steps: int, turning: bool = False) -> None:
-        """Take so many steps; with ``turning`` a core takes rows in every one that another took in the one before."""
+        """Take so many steps; with ``turning`` every core takes in each step the rows that another took in the last."""
         library, single = self.builds[self.build]
         pointers = [(ctypes.c_void_p * len(of))(*(p.ctypes.data for p in of)) for of in list(self.planes.values())[1:]]
         strength = ctypes.c_void_p(self.planes["strength"][0].ctypes.data)

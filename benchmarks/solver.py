@@ -17,8 +17,8 @@ from .timing import Steps, Table, compile_seconds, measure_in_turns, measure_ste
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 C, TRIAD, COMPILED = "fused C", "triad of the least bytes", "PyTorch compiled, planes"
-# XLA:CPU gives rows to whichever thread is free. On cores that share no cache they are then fetched from each other,
-# twice as long as this row takes beside the one of C.
+# Beside C's own row it tells whether the cores share a cache, as long as the image fits into one. XLA:CPU, which gives
+# rows to whichever thread is free, is slowed where they do not.
 TURNING = "fused C, cores change rows"
 PRIMAL_DUAL, INERTIAL = "jaxcolor primal-dual", "jaxcolor inertial"
 # So long may the measured run of a slow peer take.

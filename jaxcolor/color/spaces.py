@@ -35,7 +35,6 @@ LAB_BREAK = (6 / 29) ** 3
 LAB_SLOPE, LAB_OFFSET = (29 / 6) ** 2 / 3, 4 / 29
 
 
-@jax.jit
 def srgb_to_linear(srgb: jax.Array) -> jax.Array:
     """Undo the sRGB transfer function (IEC 61966-2-1); negative values continue the linear piece.
 
@@ -48,7 +47,6 @@ def srgb_to_linear(srgb: jax.Array) -> jax.Array:
     return jnp.where(srgb > SRGB_BREAK, ((curved + 0.055) / 1.055) ** 2.4, srgb / SRGB_SLOPE)
 
 
-@jax.jit
 def linear_to_srgb(linear: jax.Array) -> jax.Array:
     """Apply the sRGB transfer function (IEC 61966-2-1); negative values continue the linear piece.
 
@@ -60,7 +58,6 @@ def linear_to_srgb(linear: jax.Array) -> jax.Array:
     return jnp.where(linear > LINEAR_BREAK, 1.055 * curved ** (1 / 2.4) - 0.055, linear * SRGB_SLOPE)
 
 
-@jax.jit
 def linear_to_lab(linear: jax.Array) -> jax.Array:
     """Linear RGB ``[..., 3]`` to CIE Lab (D65) ``[..., 3]``.
 
@@ -72,7 +69,6 @@ def linear_to_lab(linear: jax.Array) -> jax.Array:
     return jnp.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
 
 
-@jax.jit
 def lab_to_linear(lab: jax.Array) -> jax.Array:
     """CIE Lab (D65) ``[..., 3]`` to linear RGB ``[..., 3]``, unclipped: values outside [0, 1] are out of gamut.
 
@@ -93,7 +89,6 @@ def lab_planes_to_linear(luminance: jax.Array, a: jax.Array, b: jax.Array) -> li
     return _multiply(XYZ_TO_RGB, [ratio * white for ratio, white in zip(ratios, WHITE_XYZ, strict=True)])
 
 
-@jax.jit
 def srgb_to_lab(srgb: jax.Array) -> jax.Array:
     """sRGB ``[..., 3]`` in [0, 1] to CIE Lab (D65) ``[..., 3]``.
 
@@ -103,7 +98,6 @@ def srgb_to_lab(srgb: jax.Array) -> jax.Array:
     return linear_to_lab(srgb_to_linear(srgb))
 
 
-@jax.jit
 def lab_to_srgb(lab: jax.Array) -> jax.Array:
     """CIE Lab (D65) ``[..., 3]`` to sRGB ``[..., 3]``, unclipped.
 
@@ -114,7 +108,6 @@ def lab_to_srgb(lab: jax.Array) -> jax.Array:
     return linear_to_srgb(lab_to_linear(lab))
 
 
-@jax.jit
 def srgb_to_yuv(srgb: jax.Array) -> jax.Array:
     """sRGB ``[..., 3]`` (any scale) to YUV (BT.601) ``[..., 3]`` in the same scale.
 
@@ -126,7 +119,6 @@ def srgb_to_yuv(srgb: jax.Array) -> jax.Array:
     return jnp.stack([luma, (blue - luma) / U_TO_BLUE, (red - luma) / V_TO_RED], axis=-1)
 
 
-@jax.jit
 def yuv_to_srgb(yuv: jax.Array) -> jax.Array:
     """YUV (BT.601) ``[..., 3]`` to sRGB ``[..., 3]`` in the same scale, unclipped.
 

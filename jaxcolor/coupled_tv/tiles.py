@@ -25,13 +25,14 @@ from jaxcolor.coupled_tv.operators import computed_once, cut, paste
 # Two rounds for the 25 steps that ``solve_in_chunks`` takes between two looks at the clock, one for the 10 of the usual
 # ``StopRule``. With 7 at 1024² a step took longer by a tenth, with 10 as long.
 _STEPS_TOGETHER = 13
-# Of state and problem in a tile with its margin, for every core. Up to twice that an image is not divided: tiles were
-# slower at 256², gained nothing at 320², a quarter at 384² and a half at 1024².
-_BYTES_PER_CORE = 4_000_000
+# Of state and problem in a tile with its margin, for every core. With 4 million a step took longer by a fifth at 512²
+# and a tenth at 1024²; with 6 one of the inertial solver by a fifth at 1024². Up to twice that an image is not divided:
+# tiles were slower at 256² and gained nothing at 320², a quarter at 384² and a half at 1024².
+_BYTES_PER_CORE = 5_000_000
 # A problem that takes more of what caches hold is not solved beside others. A step of one of sixteen problems of ten
 # candidates, all at once and one after another: 0.04 and 0.06 ms at 64², 0.18 and 0.10 at 96², 0.49 and 0.16 at 128²,
 # 2.1 and 0.6 at 256²; of two problems 0.14 and 0.16 at 128² (leads).
-_SHARE_OF_A_BATCH = 1 / 8
+_SHARE_OF_A_BATCH = 1 / 10
 # The first pixels of a row take longer: 231 × 197 took a tenth longer than 154 × 282.
 _PIXELS_TO_BEGIN_A_ROW = 32
 
@@ -137,36 +138,30 @@ def _pixels(problem: Any, state: Any) -> float:
 
 
 def _advance_in_tiles(tiles: Tiles, problem: Any, solver: Any, state: Any, count: Array) -> Any:
-    """``count`` steps in rounds of about equally many, each over all tiles, from one copy of the state to the other."""
-    number = math.prod(tiles.grid)
+    """``count`` steps in rounds of about equally many, each over all tiles.
+
+    In one copy of the state, with rows to spare: a round writes all planes a window higher than it reads them, from the
+    first tile to the last, and the next one a window lower, from the last to the first, so that what is written was
+    read by all who need it.
+    """
+    number, spare = math.prod(tiles.grid), tiles.window[0]
     rounds = (count + _STEPS_TOGETHER - 1) // _STEPS_TOGETHER
 
-    def advance_tile(i: Array, states: tuple[Any, Any]) -> tuple[Any, Any]:
-        turn, even = i // number, i // number % 2 == 0
-        tile, window = tiles.corners(i % number)
-        inside = tuple(t - w for t, w in zip(tile, window, strict=True))
-        local = computed_once(lambda p, w: p.window(w, tiles.window), problem, window)
-
-        def begins(planes: Any) -> Any:
-            return jax.tree.map(lambda p: cut(p, window, tiles.window), planes)
-
-        # A choice between the two would read both.
-        begin = lax.cond(even, lambda a, b: begins(a), lambda a, b: begins(b), *states)
+    def advance_tile(i: Array, planes: Any) -> Any:
+        turn, place = i // number, i % number
+        upward = turn % 2 == 0
+        (row, column), (top, left) = tiles.corners(jnp.where(upward, place, number - 1 - place))
+        local = computed_once(lambda p, *corner: p.window(corner, tiles.window), problem, top, left)
+        source, target = jnp.where(upward, spare, 0), jnp.where(upward, 0, spare)
+        begin = jax.tree.map(lambda p: cut(p, (source + top, left), tiles.window), planes)
         steps = count // rounds + (turn < count % rounds)
         end = lax.fori_loop(0, steps, lambda _, s: solver.step(local, s), begin)
+        parts = jax.tree.map(lambda p: cut(p, (row - top, column - left), tiles.shape), end)
+        return jax.tree.map(lambda p, part: paste(p, part, (target + row, column)), planes, parts)
 
-        def update(planes: Array, part: Array, written: Array) -> Array:
-            # Both copies are written, one with what it holds: XLA cannot leave out one of them without copying all.
-            new = jnp.where(written, cut(part, inside, tiles.shape), cut(planes, tile, tiles.shape))
-            return paste(planes, new, tile)
-
-        return (
-            jax.tree.map(lambda planes, part: update(planes, part, ~even), states[0], end),
-            jax.tree.map(lambda planes, part: update(planes, part, even), states[1], end),
-        )
-
-    first, second = lax.fori_loop(0, rounds * number, advance_tile, (state, state))
-    return jax.tree.map(lambda a, b: jnp.where(rounds % 2 == 0, a, b), first, second)
+    roomy = jax.tree.map(lambda p: jnp.pad(p, ((spare, 0), *[(0, 0)] * (p.ndim - 1))), state)
+    roomy = lax.fori_loop(0, rounds * number, advance_tile, roomy)
+    return jax.tree.map(lambda p: cut(p, (jnp.where(rounds % 2 == 0, spare, 0), 0), tiles.image), roomy)
 
 
 def _repeat(step: Callable[[Any], Any], state: Any, steps: Array | int) -> Any:

@@ -216,8 +216,8 @@ class Field:
         return (sum_around(state, jnp) + p.plane) % 997
 
 
-def sum_around(plane, np):
-    padded, (height, width) = np.pad(plane, 1), plane.shape
+def sum_around(plane, library):
+    padded, (height, width) = library.pad(plane, 1), plane.shape
     factors = {(1, 1): 2, (0, 1): 3, (1, 0): 5, (2, 1): 7, (1, 2): 11}
     return sum(factor * padded[i : i + height, j : j + width] for (i, j), factor in factors.items())
 

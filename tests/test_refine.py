@@ -121,7 +121,7 @@ def test_shift_and_blur_are_recognised() -> None:
     assert registration.estimate_shift(light, 0 * chroma).tolist() == [0, 0]
 
 
-def test_no_two_transforms_run_at_once():
+def test_no_two_transforms_run_at_once() -> None:
     # jaxlib 0.11.2: on a CPU of two cores two of them wait for each other's threads, forever.
     program = registration.estimate_shift.lower(jnp.zeros((40, 60)), jnp.zeros((40, 60, 2))).compile().as_text()
     transforms = [part.count(" fft(") for part in program.split("\n}\n")]

@@ -719,7 +719,8 @@ def test_commands_of_many_steps_restart_with_huge_pages(
     colorize, training, on_request = ["colorize", tmp_path / "none.png"], train_arguments(tmp_path), "always [madvise]"
     assert not restarted(colorize, on_request)
     measuring = ["bench", "--json", tmp_path / "absent" / "all.json"]
-    for arguments in ([*colorize, "--method", "deep-prior"], training, measuring):
+    at_full_size = [*colorize, "--variant", "mouzon2019"]
+    for arguments in ([*colorize, "--method", "deep-prior"], at_full_size, training, measuring):
         assert restarted(arguments, on_request)
         assert not restarted(arguments, "[always] madvise")
         assert not restarted(arguments, "madvise [never]")

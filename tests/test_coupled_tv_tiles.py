@@ -29,6 +29,7 @@ EACH = pytest.mark.parametrize("solver", [PRIMAL_DUAL, INERTIAL, FIXED], ids=["p
 def small_caches(monkeypatch):
     """Caches into which a window of 26² pixels fits, and rounds of three steps."""
     monkeypatch.setattr(tiles, "_STEPS_TOGETHER", 3)
+    monkeypatch.setattr(tiles, "_PIXELS_OF_A_VECTOR", 4)
     monkeypatch.setattr(tiles, "_PIXELS_TO_BEGIN_A_ROW", 0)
     monkeypatch.setattr(tiles, "_pixels", lambda problem, state: 700)
     for program in (_solve, _chunk):
@@ -257,6 +258,7 @@ def test_every_pixel_is_in_a_tile_and_its_surroundings_in_the_window(image, marg
     if found is None:
         return
     assert np.prod(found.window) <= pixels < np.prod(image)
+    assert found.window[1] % 16 == 0 or found.window[1] == image[1]
     covered = np.zeros(image, bool)
     for number in range(np.prod(found.grid)):
         tile, window = ([int(i) for i in corner] for corner in found.corners(jnp.int32(number)))

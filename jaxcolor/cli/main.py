@@ -51,9 +51,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Ctrl-C works the same for a process that a script started in the background, where Python ignores it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     args = build_parser().parse_args(arguments)
-    # Commands of many steps of one network, and what measures them; elsewhere huge pages are worth nothing. Only in a
-    # process of our own.
-    if arguments is None and (args.command in ("train", "bench") or getattr(args, "method", None) == "deep-prior"):
+    # Only in a process of our own.
+    if arguments is None and _gains_from_huge_pages(args):
         restart_with_huge_pages()
     _set_environment(warnings_of_jax=args.command == "doctor")
     try:
@@ -81,6 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (colorize, refine, demo, weights, train, evaluate, bench, doctor):
         command.add_parser(subparsers)
     return parser
+
+
+def _gains_from_huge_pages(args: argparse.Namespace) -> bool:
+    """Commands of many steps of a network or with the whole photo in a solver, and what measures them."""
+    commands = args.command in ("train", "bench")
+    return commands or getattr(args, "method", None) == "deep-prior" or getattr(args, "variant", None) == "mouzon2019"
 
 
 def _set_environment(warnings_of_jax: bool) -> None:

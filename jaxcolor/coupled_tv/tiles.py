@@ -22,7 +22,7 @@ from jaxcolor.coupled_tv.operators import computed_once, cut, paste
 
 # Measured on two cores with 32 MB of shared cache, k = 10 (leads, by a script that was not kept; ``python -m benchmarks
 # speed --only solver`` times the steps).
-# Two rounds for the 25 steps that ``solve_in_chunks`` takes between two looks at the clock, one for the 10 of the usual
+# Four rounds for the 50 steps that ``solve_in_chunks`` takes between two looks at the clock, one for the 10 of a usual
 # ``StopRule``. With 7 at 1024² a step took longer by a tenth, with 10 as long.
 _STEPS_TOGETHER = 13
 # Of state and problem in a tile with its margin, for every core. With 4 million a step took longer by a fifth at 512²
@@ -33,6 +33,8 @@ _BYTES_PER_CORE = 5_000_000
 # candidates, all at once and one after another: 0.04 and 0.06 ms at 64², 0.18 and 0.10 at 96², 0.49 and 0.16 at 128²,
 # 2.1 and 0.6 at 256²; of two problems 0.14 and 0.16 at 128² (leads).
 _SHARE_OF_A_BATCH = 1 / 10
+# Rows of whole vectors of 512 bits: with 319 pixels a step took longer by a tenth for each pixel than with 320.
+_PIXELS_OF_A_VECTOR = 16
 # The first pixels of a row take longer: 231 × 197 took a tenth longer than 154 × 282.
 _PIXELS_TO_BEGIN_A_ROW = 32
 
@@ -102,11 +104,13 @@ class Tiles:
         widest = math.floor(pixels / window)
         if widest >= width:
             return cls(image, (rows, 1), (tile, width), (window, width), margin)
+        widest -= widest % _PIXELS_OF_A_VECTOR
         if widest <= 2 * margin:
             return None
         columns = math.ceil(width / (widest - 2 * margin))
-        across = math.ceil(width / columns)
-        return cls(image, (rows, columns), (tile, across), (window, across + 2 * margin), margin)
+        across = math.ceil(width / columns) + 2 * margin
+        across += -across % _PIXELS_OF_A_VECTOR
+        return cls(image, (rows, columns), (tile, across - 2 * margin), (window, across), margin)
 
     def work(self) -> int:
         """Pixels of all windows, and what the beginnings of their rows are worth."""

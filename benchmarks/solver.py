@@ -1,7 +1,7 @@
 """An iteration of the solvers and a whole solve, beside C, PyTorch, NumPy and scico, in one run."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import jaxcolor.coupled_tv as ctv
 from . import bound, scico_peer
 from .peers import Arrays, compiled, planes, textbook, without_gradients
 from .roofline import least_bytes
-from .timing import Steps, Table, compile_seconds, measure_in_turns, measure_steps, measure_within, seconds
+from .timing import Steps, Table, compile_seconds, measure, measure_in_turns, measure_steps, measure_within, seconds
 
 SIGMA, TAU, RHO, LAM, GAMMA = 0.03125, 4.0, 1.8e-4, 0.01, 240.0
 C, TRIAD, COMPILED = "fused C", "triad of the least bytes", "PyTorch compiled, planes"
@@ -50,7 +50,7 @@ def convex_problem(size: int | tuple[int, int]) -> ctv.CoupledTVProblem:
 
 
 def tables(quick: bool, peers: bool) -> Iterator[Table]:
-    """Iterations over candidates and sizes, whole solves, iterations with fixed weights."""
+    """Iterations over candidates and sizes, whole solves and how they grow, iterations with fixed weights."""
     sizes = (64,) if quick else (128, 256, 512, 1024)
     # 1000² beside 1024², where rows and planes of 2^n bytes might fall into the same places of the caches.
     more = () if quick else (1000, 2048)
@@ -59,6 +59,7 @@ def tables(quick: bool, peers: bool) -> Iterator[Table]:
             yield iteration(size, count, peers)
     for size in (64,) if quick else (256, 512):
         yield whole(size, 20 if quick else 500, peers)
+    yield growth((32, 64) if quick else (256, 512, 1024, 2048, 4096), 100)
     for size in (64,) if quick else (128, 256, 512, 1024):
         yield fixed_weights(size, peers)
 
@@ -159,6 +160,21 @@ def whole(size: int, steps: int, peers: bool) -> Table:
             table.notes.append("NumPy, which would take minutes, is left out")
         else:
             table.rows[name] = measure_within(partial(seconds, run), 10 * SECONDS)
+    return table
+
+
+def growth(sizes: Sequence[int], steps: int) -> Table:
+    """How the seconds of a solve grow with the pixels; large images are the smallest one, repeated."""
+    title = f"solve, {steps} primal-dual steps, 10 candidates, float32, by size"
+    table = Table(title, {}, f"{sizes[0]}²", unit="s")
+    least, solver = instance(sizes[0], 10), ctv.PrimalDual(SIGMA, TAU, RHO)
+    for size in sizes:
+        tiles = size // sizes[0]
+        arrays = (np.tile(array, (tiles, tiles, *(1,) * (array.ndim - 2))) for array in least)
+        solve = partial(ours(ctv.CoupledTVProblem(*arrays, LAM, GAMMA), solver, steps).run, steps)
+        table.rows[f"{size}²"] = measure(solve, 3)
+    exponent, _ = np.polyfit(np.log(np.square(sizes)), np.log([row.median for row in table.rows.values()]), 1)
+    table.notes.append(f"seconds grow with the pixels to the power {exponent:.3f} (fitted to all rows)")
     return table
 
 

@@ -169,8 +169,8 @@ def growth(sizes: Sequence[int], steps: int) -> Table:
     table = Table(title, {}, f"{sizes[0]}²", unit="s")
     least, solver = instance(sizes[0], 10), ctv.PrimalDual(SIGMA, TAU, RHO)
     for size in sizes:
-        tiles = size // sizes[0]
-        arrays = (np.tile(array, (tiles, tiles, *(1,) * (array.ndim - 2))) for array in least)
+        times = size // sizes[0]
+        arrays = (np.tile(array, (times, times, *(1,) * (array.ndim - 2))) for array in least)
         solve = partial(ours(ctv.CoupledTVProblem(*arrays, LAM, GAMMA), solver, steps).run, steps)
         table.rows[f"{size}²"] = measure(solve, 3)
     exponent, _ = np.polyfit(np.log(np.square(sizes)), np.log([row.median for row in table.rows.values()]), 1)

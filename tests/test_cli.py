@@ -36,7 +36,6 @@ from jaxcolor.errors import InputError
 from tests.conftest import Run
 from tests.reference import coupled_tv as reference
 
-# What they compute is asked here, and much of it is compiled.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 ADOBE = imagecodecs.cms_profile("adobergb")

@@ -25,7 +25,6 @@ from jaxcolor.photo import bucket, enlarged, padded_photo
 from jaxcolor.pipeline import chroma_of
 from jaxcolor.settings import Settings
 
-# What they compute is asked here, and much of it is compiled.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 FAST: dict[str, Any] = {"resolution": 32, "steps": 3, "refinement_steps": 2, "candidates": 3}

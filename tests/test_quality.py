@@ -14,7 +14,6 @@ from benchmarks.__main__ import main
 from benchmarks.truth import SETTINGS, distribution_of, halves, photo, two_regions
 from jaxcolor.color.distribution import ColorDistribution
 
-# What they compute is asked here, and much of it is compiled.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 FAST = ["gray", "bicubic", "fast bilateral solver"]

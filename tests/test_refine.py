@@ -20,7 +20,6 @@ from jaxcolor.images import read_color
 from jaxcolor.refinement import refine_photo
 from tests.coupled_tv_data import float64
 
-# What they compute is asked here, and much of it is compiled.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SHAPE = (64, 64)

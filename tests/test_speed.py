@@ -177,6 +177,14 @@ def test_exponents_are_local():
     np.testing.assert_allclose(local_exponents([1, 4, 16], [1, 4, 32]), [1, 1.5])
 
 
+def test_the_power_with_which_a_solve_grows_is_that_of_its_seconds(monkeypatch):
+    times = iter([1.0, 8.0, 64.0])  # of 64, 256 and 1024 pixels
+    monkeypatch.setattr(solver, "measure", lambda *_: Timing.of([next(times)]))
+    table = solver.growth((8, 16, 32), 1)
+    assert list(table.rows) == ["8²", "16²", "32²"]
+    assert any("to the power 1.500" in note for note in table.notes)
+
+
 def iteration_of(count):
     arrays = solver.instance(SHAPE, count)
     problem = ctv.CoupledTVProblem(*arrays, solver.LAM, solver.GAMMA)

@@ -33,7 +33,6 @@ from tests.conftest import Run
 from tests.reference import cic as reference
 from tests.test_training import drawn_photo
 
-# What they compute is asked here, and much of it is compiled.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 WIDTH = 1 / 32
